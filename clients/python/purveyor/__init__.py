@@ -1,0 +1,1 @@
+"""The Purveyor client library."""

@@ -1,0 +1,1 @@
+"""Pure values and rules: state machines, conflict matrix, catalog, digests, errors. No I/O."""

@@ -1,0 +1,1 @@
+"""Durable, stepwise, reversible execution of operations."""

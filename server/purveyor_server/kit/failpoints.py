@@ -1,0 +1,76 @@
+"""Named points at which a test may stop, kill or break the process.
+
+Guarantee: nothing happens unless a plan was armed, by `arm()` in a test or by the environment variable
+`PURVEYOR_FAILPOINTS` in a server process; an unarmed point costs one attribute look-up.
+A plan is a comma-separated list of `point=action[:nth]`: the action runs at the nth hit (1 by default) of the point and
+only then. Actions: `kill` (SIGKILL to the own process, the `kill -9` of the recovery suite), `error` (raises
+`FailpointError`), and `off` (`is_off(point)` is true: used by negative controls to switch a safeguard off; every hit).
+`PURVEYOR_FAILPOINTS_TRACE` names a file to which each hit appends a line; the recovery suite counts its points with it.
+Limit: a test instrument. The server logs a warning at start when a plan is armed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+PLAN_VARIABLE = "PURVEYOR_FAILPOINTS"
+TRACE_VARIABLE = "PURVEYOR_FAILPOINTS_TRACE"
+
+
+class FailpointError(RuntimeError):
+    """Raised by a point whose action is `error`."""
+
+
+class _Plan:
+    def __init__(self, text: str = "", trace: str = "") -> None:
+        self.actions: dict[str, tuple[str, int]] = {}
+        self.hits: Counter[str] = Counter()
+        self.trace = Path(trace) if trace else None
+        self.lock = threading.Lock()
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            point, _, action = entry.partition("=")
+            verb, _, nth = action.partition(":")
+            self.actions[point] = (verb or "kill", int(nth or "1"))
+
+    @property
+    def armed(self) -> bool:
+        return bool(self.actions) or self.trace is not None
+
+    def hit(self, point: str) -> None:
+        with self.lock:
+            self.hits[point] += 1
+            count = self.hits[point]
+            if self.trace is not None:
+                with self.trace.open("a", encoding="utf-8") as trace:
+                    trace.write(point + "\n")
+        verb, nth = self.actions.get(point, ("", 0))
+        if verb == "kill" and count == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if verb == "error" and count == nth:
+            raise FailpointError(point)
+
+
+_plan = _Plan(os.environ.get(PLAN_VARIABLE, ""), os.environ.get(TRACE_VARIABLE, ""))
+armed: bool = _plan.armed
+
+
+def arm(text: str, trace: str = "") -> None:
+    """Replace the plan of this process; an empty text disarms."""
+    global _plan, armed  # noqa: PLW0603 - one plan per process is the point
+    _plan = _Plan(text, trace)
+    armed = _plan.armed
+
+
+def hit(point: str) -> None:
+    """Pass the point `point`. May kill the process or raise `FailpointError` when armed."""
+    if armed:
+        _plan.hit(point)
+
+
+def is_off(point: str) -> bool:
+    """True when a negative control switched the safeguard `point` off."""
+    return armed and _plan.actions.get(point, ("", 0))[0] == "off"

@@ -1,0 +1,1 @@
+"""The one door of every use-case: rules first, then one store command."""

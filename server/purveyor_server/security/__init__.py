@@ -1,0 +1,1 @@
+"""Sealing of credentials and secret outputs at rest."""

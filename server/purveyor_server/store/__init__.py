@@ -1,0 +1,1 @@
+"""Durable state: the contract as commands, and its backends."""

@@ -1,0 +1,1 @@
+"""Delivery of stored changes to streams."""
