@@ -288,6 +288,10 @@ class Commands(Protocol):
         """Store a catalog and its plan snapshots as the newest version; the same digest as the newest changes nothing."""
         ...
 
+    async def put_meta(self, name: str, value: bytes) -> bytes:
+        """Keep `value` under `name` unless there is one already; returns the one that is kept."""
+        ...
+
     async def retain(self, policy: Retention) -> int:
         """Forget what may be forgotten; returns the number of rows removed. Call again while it is positive."""
         ...
@@ -346,6 +350,10 @@ class Reads(Protocol):
 
     async def backlog(self) -> Backlog:
         """Counts of unfinished operations."""
+        ...
+
+    async def meta(self, name: str) -> bytes | None:
+        """A value of the store itself (sealed keys, check values)."""
         ...
 
 

@@ -1,0 +1,147 @@
+"""The catalog as values: services, plans, and the look-ups that every verb needs.
+
+Guarantee: all OSBAPI v2.17 fields of ServiceOffering and ServicePlan are kept; ids are unique in a `Catalog` that was
+made by the loader; `snapshot` gives all that delete paths need, so they never look here.
+Source: OSBAPI v2.17, Catalog Management.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from purveyor_server.domain.digests import plan_digest
+from purveyor_server.domain.errors import PurveyorError, Reason, Resource
+from purveyor_server.domain.model import Json, MaintenanceInfo, PlanSnapshot, ProviderRef
+
+JsonSchema = dict[str, Any]
+
+
+class PlanSchemas(msgspec.Struct, frozen=True):
+    """JSON Schemas of the parameters of create, update and bind; None = no parameters are checked."""
+
+    instance_create: JsonSchema | None = None
+    instance_update: JsonSchema | None = None
+    binding_create: JsonSchema | None = None
+
+
+class PlanDefaults(msgspec.Struct, frozen=True):
+    """Parameters merged below those of a request (class < plan < request)."""
+
+    instance: dict[str, Json] = {}
+    binding: dict[str, Json] = {}
+
+
+class PlanLimits(msgspec.Struct, frozen=True):
+    """Seconds that an operation of a plan may take, forward and for its rollback."""
+
+    operation: timedelta = timedelta(minutes=10)
+    rollback: timedelta = timedelta(minutes=10)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """OSBAPI ServicePlan, and which provider makes it with which settings."""
+
+    id: str
+    name: str
+    description: str
+    provider: ProviderRef
+    settings: dict[str, Json] = {}
+    metadata: dict[str, Json] = {}
+    free: bool = True
+    bindable: bool = True
+    binding_rotatable: bool = False
+    plan_updateable: bool = False
+    schemas: PlanSchemas = PlanSchemas()
+    defaults: PlanDefaults = PlanDefaults()
+    limits: PlanLimits = PlanLimits()
+    maximum_polling_duration: timedelta | None = None
+    maintenance_info: MaintenanceInfo | None = None
+
+
+class DashboardClient(msgspec.Struct, frozen=True):
+    """OSBAPI DashboardClient without its secret, which is never served."""
+
+    id: str
+    redirect_uri: str = ""
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """OSBAPI ServiceOffering."""
+
+    id: str
+    name: str
+    description: str
+    plans: tuple[Plan, ...]
+    tags: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    bindable: bool = True
+    instances_retrievable: bool = True
+    bindings_retrievable: bool = True
+    allow_context_updates: bool = False
+    metadata: dict[str, Json] = {}
+    dashboard_client: DashboardClient | None = None
+    plan_updateable: bool = False
+    defaults: PlanDefaults = PlanDefaults()
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A plan with its service."""
+
+    service: Service
+    plan: Plan
+
+    @property
+    def snapshot(self) -> PlanSnapshot:
+        """What is kept with every instance and binding that this plan makes."""
+        service, plan = self.service, self.plan
+        snapshot = PlanSnapshot(
+            digest="",
+            service_id=service.id,
+            service_name=service.name,
+            plan_id=plan.id,
+            plan_name=plan.name,
+            provider=plan.provider,
+            settings=plan.settings,
+            bindable=plan.bindable,
+            plan_updateable=plan.plan_updateable,
+            maintenance_info=plan.maintenance_info,
+        )
+        return msgspec.structs.replace(snapshot, digest=plan_digest(snapshot))
+
+
+class Catalog:
+    """An applied catalog with its number (`version`) and look-ups by id."""
+
+    def __init__(self, services: tuple[Service, ...], version: int = 0, etag: str = "") -> None:
+        self.services = services
+        self.version = version
+        self.etag = etag
+        self._services = {service.id: service for service in services}
+        self._offers = {(s.id, p.id): Offer(s, p) for s in services for p in s.plans}
+        self.snapshots = {key: offer.snapshot for key, offer in self._offers.items()}
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """Every plan with its service."""
+        return tuple(self._offers.values())
+
+    def offer(self, service_id: str, plan_id: str) -> Offer:
+        """The plan of exactly this service; raises UNKNOWN_SERVICE or UNKNOWN_PLAN. Ids only: names are for people."""
+        if service_id not in self._services:
+            raise _unknown(Reason.UNKNOWN_SERVICE, "service", service_id)
+        found = self._offers.get((service_id, plan_id))
+        if found is None:
+            raise _unknown(Reason.UNKNOWN_PLAN, "plan", plan_id)
+        return found
+
+
+def _unknown(reason: Reason, kind: str, name: str) -> PurveyorError:
+    return PurveyorError(
+        reason,
+        f"the catalog has no {kind} with the id {name!r}",
+        metadata={f"{kind}_id": name},
+        resource=Resource(kind, name),
+    )

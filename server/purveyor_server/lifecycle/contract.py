@@ -1,0 +1,145 @@
+"""The use-cases as values: what a face hands to the door, and what it gets back.
+
+Guarantee: nothing here knows a wire format; a face decodes into these, calls one method of `Lifecycle`, encodes the answer.
+Absent (None) in an update means unchanged. Durations are `timedelta`; `wait` of zero returns at once.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from purveyor_server.domain.model import Binding, Identity, Instance, Json, MaintenanceInfo, Operation, Step
+
+ZERO = timedelta(0)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who calls: subject, tenants it may touch (None = all), roles, and the id of this call. Until identity exists: `local`."""
+
+    subject: str
+    tenants: frozenset[str] | None
+    roles: frozenset[str]
+    call_id: str = ""
+    deadline: timedelta | None = None  # time left for the whole call
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """What every mutating request carries. `body` is the request as sent, as JSON values, without wait, validate_only,
+    request_id and etag: the input of fingerprint and digest."""
+
+    tenant: str
+    instance_id: str
+    request_id: str = ""
+    validate_only: bool = False
+    wait: timedelta = ZERO
+    body: dict[str, Json] = {}
+
+
+class Provision(Write, frozen=True, kw_only=True):
+    """Make an instance; an empty `instance_id` lets the server choose one."""
+
+    service_id: str
+    plan_id: str
+    parameters: dict[str, Json] = {}
+    context: dict[str, Json] = {}
+    originating_identity: Identity | None = None
+    labels: dict[str, str] = {}
+    maintenance_info: MaintenanceInfo | None = None
+
+
+class Update(Write, frozen=True, kw_only=True):
+    """Change an instance. `parameters` are merged over the applied ones; a null removes a key."""
+
+    plan_id: str | None = None
+    parameters: dict[str, Json] | None = None
+    context: dict[str, Json] | None = None
+    labels: dict[str, str] | None = None
+    deletion_protected: bool | None = None
+    maintenance_info: MaintenanceInfo | None = None
+    etag: str = ""
+
+
+class Deprovision(Write, frozen=True, kw_only=True):
+    """Give an instance back; `cascade` unbinds its bindings first."""
+
+    cascade: bool = False
+    allow_missing: bool = False
+    etag: str = ""
+
+
+class Bind(Write, frozen=True, kw_only=True):
+    """Make a binding; an empty `binding_id` lets the server choose one."""
+
+    binding_id: str = ""
+    parameters: dict[str, Json] = {}
+    bind_resource: dict[str, Json] = {}
+    context: dict[str, Json] = {}
+    originating_identity: Identity | None = None
+    labels: dict[str, str] = {}
+    ttl: timedelta | None = None
+
+
+class Unbind(Write, frozen=True, kw_only=True):
+    """Revoke a binding."""
+
+    binding_id: str
+    allow_missing: bool = False
+    etag: str = ""
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """A list call: `filter` is the caller's text, `page_token` what the page before returned."""
+
+    tenant: str
+    instance_id: str = ""  # bindings only; "" = of every instance
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    show_deleted: bool = False
+
+
+class OperationDetails(msgspec.Struct, frozen=True):
+    """An operation; `steps` only when the full view was asked for."""
+
+    operation: Operation
+    steps: tuple[Step, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The answer to a mutating call. `operation` is None where none was needed (nothing to do, allow_missing).
+
+    `credentials` are there when a Bind, or an identical replay of it, finds the binding ACTIVE within `wait`.
+    With validate_only, `operation.operation_id` is empty and `planned` names the steps.
+    """
+
+    operation: Operation | None
+    instance: Instance | None = None
+    binding: Binding | None = None
+    credentials: dict[str, Json] | None = None
+    replayed: bool = False
+    planned: tuple[str, ...] = ()
+
+
+class PageOf(msgspec.Struct, frozen=True):
+    """A page of a list; an empty token is the end."""
+
+    items: tuple[Any, ...]
+    next_page_token: str = ""
+
+
+__all__ = [
+    "Bind",
+    "Caller",
+    "Deprovision",
+    "Listing",
+    "OperationDetails",
+    "Outcome",
+    "PageOf",
+    "Provision",
+    "Unbind",
+    "Update",
+    "Write",
+]
