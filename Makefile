@@ -1,0 +1,69 @@
+# Every target does its own set-up: it needs Python 3.11+, make and git, nothing else.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+BIN := .venv/bin
+BASELINE := protos/baseline.binpb
+# Folders with hand-written Python.
+CODE := server clients/python protos scripts tests
+
+# Where to stop, what to select: make test PYTEST_ARGS="-x tests/unit"
+PYTEST_ARGS ?=
+# make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
+LOCK_ARGS ?=
+
+.PHONY: help demo test lint format bench stubs verify-crash verify-cancel lock baseline clean setup setup-demo
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+
+demo: setup-demo ## Provision, bind, use, crash, recover and give back a real PostgreSQL database
+	@$(PY) scripts/demo.py
+
+test: lint ## Lint, then every test but the benchmarks; the last line is pytest's
+	@$(PY) -m pytest -m "not benchmark" $(PYTEST_ARGS)
+
+lint: stubs ## Style, types, contract and layers; changes nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(PY) -m mypy $(CODE)
+	@$(BIN)/buf lint
+	@$(BIN)/buf format -d --exit-code
+	@if [ -f $(BASELINE) ]; then $(BIN)/buf breaking --against $(BASELINE); fi
+	@$(BIN)/lint-imports --no-logo
+
+format: setup ## Rewrite Python and protos in the house format
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . && $(BIN)/buf format -w
+
+bench: stubs ## Run the benchmarks in tests/benchmarks
+	@if [ -f tests/benchmarks/__main__.py ]; then $(PY) -m tests.benchmarks; \
+	else echo "no benchmarks here yet: tests/benchmarks/__main__.py does not exist" >&2; exit 1; fi
+
+stubs: setup ## Generate clients/python/purveyor/v1 from protos/ (quick when up to date)
+	@$(PY) protos/build_stubs.py
+
+verify-crash: stubs ## Kill a real server at every point, restart, compare listings
+	@$(PY) scripts/verify_crash.py
+
+verify-cancel: stubs ## 20,000 client cancels per kind of RPC, with the slope of memory
+	@$(PY) scripts/verify_cancel.py
+
+lock: setup ## Resolve requirements/*.txt again: versions and hashes, no addresses
+	@$(PY) scripts/lock.py $(LOCK_ARGS)
+
+baseline: setup ## Store the contract that later versions must not break (at a release)
+	@$(BIN)/buf build -o $(BASELINE)
+
+clean: ## Remove environment, generated stubs and caches
+	@rm -rf .venv clients/python/purveyor/v1 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tmp
+	@find server clients protos scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@./scripts/setup.sh dev
+
+# The demo generates its stubs too: an edited .proto must not meet old ones.
+setup-demo:
+	@./scripts/setup.sh demo
+	@$(PY) protos/build_stubs.py
