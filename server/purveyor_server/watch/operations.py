@@ -8,7 +8,7 @@ Limit: percent and sentence between two stored ones live only in this process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
@@ -81,12 +81,18 @@ class OperationHub:
             if not watchers:
                 self._watchers.pop(operation_id, None)
 
-    async def until(self, operation: Operation, enough: Callable[[Operation], bool], seconds: float) -> Operation:
-        """The operation once `enough(operation)`, or as it is after `seconds`. `operation` is what the caller knows."""
+    async def until(
+        self,
+        operation_id: str,
+        read: Callable[[], Awaitable[Operation]],
+        enough: Callable[[Operation], bool],
+        seconds: float,
+    ) -> Operation:
+        """The operation once `enough(operation)`, or as it is after `seconds`; `read` is a committed read of it."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        async with self.watching(operation.operation_id) as watcher:
-            newest = operation
+        async with self.watching(operation_id) as watcher:
+            newest = await read()
             while not enough(newest) and (left := end - loop.time()) > 0:
                 if not await watcher.changed(left):
                     break
