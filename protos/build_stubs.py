@@ -91,6 +91,7 @@ def _generate(sources: list[Path], fingerprint: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".stubs-", dir=TARGET.parent) as scratch:
         _run_protoc(sources, Path(scratch))
         made = Path(scratch) / PACKAGE
+        _remove_empty(made)
         (made / "__init__.py").write_text(INIT, encoding="utf-8")
         names = sorted(path.name for path in made.iterdir())
         for name in names:
@@ -127,6 +128,13 @@ def _plugin(name: str) -> str:
         message = f"{name} not found: install the locked tools with `make setup`, or `pip install mypy-protobuf`"
         raise StubsError(message)
     return found
+
+
+def _remove_empty(made: Path) -> None:
+    """Drop the grpc modules of files without a service (buf lint keeps services in *_service.proto)."""
+    for path in made.glob("*_pb2_grpc.py*"):
+        if "_service_pb2_grpc" not in path.name:
+            path.unlink()
 
 
 def _remove_others(names: list[str]) -> None:
