@@ -33,7 +33,9 @@ TARGET = ROOT / "clients" / "python" / PACKAGE
 STAMP = ".stubs"
 TOOLS = ("grpcio-tools", "mypy-protobuf")
 PROTOC_TIMEOUT_SECONDS = 120
-INIT = '"""The generated messages and stubs of the contract purveyor.v1 (made by protos/build_stubs.py; do not edit)."""\n'
+INIT = (
+    '"""The generated messages and stubs of the contract purveyor.v1 (made by protos/build_stubs.py; do not edit)."""\n'
+)
 
 
 class StubsError(Exception):
@@ -108,7 +110,10 @@ def _run_protoc(sources: list[Path], out: Path) -> None:
         *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}"),
         *(f"--python_out={out}", f"--grpc_python_out={out}"),
         *(f"--plugin=protoc-gen-mypy={_plugin('protoc-gen-mypy')}", f"--mypy_out=quiet:{out}"),
-        *(f"--plugin=protoc-gen-mypy_grpc={_plugin('protoc-gen-mypy_grpc')}", f"--mypy_grpc_out=quiet,only_async:{out}"),
+        *(
+            f"--plugin=protoc-gen-mypy_grpc={_plugin('protoc-gen-mypy_grpc')}",
+            f"--mypy_grpc_out=quiet,only_async:{out}",
+        ),
         *(str(source) for source in sources),
     ]
     try:

@@ -1,0 +1,12 @@
+"""Options that every test shares. Fixtures live in the folder that uses them."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# CI must not fail by chance on a slow machine: no per-example deadline there; the test's own time-out still bounds it.
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
