@@ -1,4 +1,4 @@
-"""Generate the Python stubs of the contract into clients/python/purveyor/v1.
+"""Generate the Python stubs of the contract into clients/python/purveyor/v1, and put the service config beside them.
 
 Guarantee: after `build()` the folder holds the stubs of exactly the .proto files of this tree, made by the installed tools,
 and nothing else; when that is already so, no tool is started. Several processes may run it at once: one builds, the others
@@ -31,6 +31,9 @@ PROTOS = ROOT / "protos"
 PACKAGE = "purveyor/v1"
 TARGET = ROOT / "clients" / "python" / PACKAGE
 STAMP = ".stubs"
+CONFIG = (
+    PROTOS / "service_config.json"
+)  # read by the client: importlib.resources.files("purveyor.v1") / "service_config.json"
 TOOLS = ("grpcio-tools", "mypy-protobuf")
 PROTOC_TIMEOUT_SECONDS = 120
 INIT = (
@@ -72,7 +75,7 @@ def _fingerprint(sources: list[Path]) -> str:
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for tool in TOOLS:
         digest.update(f"{tool}=={version(tool)}\n".encode())
-    for source in sources:
+    for source in (*sources, CONFIG):
         digest.update(f"{source.name}\n".encode() + source.read_bytes())
     return digest.hexdigest()
 
@@ -95,6 +98,7 @@ def _generate(sources: list[Path], fingerprint: str) -> None:
         made = Path(scratch) / PACKAGE
         _remove_empty(made)
         (made / "__init__.py").write_text(INIT, encoding="utf-8")
+        shutil.copyfile(CONFIG, made / CONFIG.name)
         names = sorted(path.name for path in made.iterdir())
         for name in names:
             (made / name).replace(TARGET / name)

@@ -57,10 +57,19 @@ pip() {
 if fits dev || fits "$kind"; then
     exit 0
 fi
-if ! is_new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+was_moved() { # installed programs name their interpreter by its full path
+    for mark in .venv/.stamp-*; do
+        if [ -f "$mark" ] && [ "$(tail -n 1 "$mark")" != "$(pwd)" ]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+if was_moved || ! is_new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     make_venv
 fi
-# A hand-made environment that already holds everything is as good as one made here: pip then installs nothing.
+# An environment made by hand is kept: pip installs only what is missing in it.
 echo "setup: installing requirements/$kind.txt"
 pip install --quiet --require-hashes -r "requirements/$kind.txt"
 pip install --quiet --no-deps --no-build-isolation --editable .

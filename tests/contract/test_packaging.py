@@ -128,6 +128,7 @@ def test_a_wheel_holds_both_packages_and_the_generated_stubs(tmp_path: Path) -> 
         "purveyor/v1/broker_service_pb2.pyi",
         "purveyor/v1/broker_service_pb2_grpc.py",
         "purveyor/v1/broker_service_pb2_grpc.pyi",
+        "purveyor/v1/service_config.json",
         "purveyor_server/__init__.py",
         "purveyor_server/py.typed",
     } <= names
