@@ -88,7 +88,7 @@ class Precondition(msgspec.Struct, frozen=True):
 class PurveyorError(Exception):
     """A refusal with a reason. `retry_after` is in seconds; None means that a retry alone will not help."""
 
-    def __init__(  # noqa: PLR0913 - an error carries all that a caller can act on
+    def __init__(
         self,
         reason: Reason,
         message: str,

@@ -122,9 +122,7 @@ OPERATION_TRANSITIONS: dict[OperationState, frozenset[OperationState]] = {
 INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.PROVISIONING: frozenset({InstanceState.READY, InstanceState.FAILED, InstanceState.DEPROVISIONING}),
     InstanceState.READY: frozenset({InstanceState.UPDATING, InstanceState.DEPROVISIONING}),
-    InstanceState.UPDATING: frozenset(
-        {InstanceState.READY, InstanceState.DELETE_FAILED, InstanceState.DEPROVISIONING}
-    ),
+    InstanceState.UPDATING: frozenset({InstanceState.READY, InstanceState.DELETE_FAILED, InstanceState.DEPROVISIONING}),
     InstanceState.DEPROVISIONING: frozenset({InstanceState.DELETED, InstanceState.DELETE_FAILED}),
     InstanceState.FAILED: frozenset({InstanceState.DEPROVISIONING, InstanceState.PROVISIONING}),
     InstanceState.DELETE_FAILED: frozenset({InstanceState.DEPROVISIONING}),
