@@ -1,0 +1,169 @@
+"""The rules between entries of a catalog, and its translation into the domain's values.
+
+Guarantee: each rule reports every breach at the key that breaks it and changes nothing.
+Source: OSBAPI v2.17, Catalog Management; the list of checks follows Cloud Foundry's catalog validation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from purveyor_server.config import schemas
+from purveyor_server.config.catalog_models import DefaultsEntry, PlanEntry, ServiceEntry
+from purveyor_server.config.problems import Path
+from purveyor_server.config.values import is_reference
+from purveyor_server.config.yaml_tree import Tree
+from purveyor_server.domain.catalog import (
+    DashboardClient,
+    JsonSchema,
+    Plan,
+    PlanDefaults,
+    PlanLimits,
+    PlanSchemas,
+    Service,
+)
+from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
+
+_SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|private_key|api_key)$", re.IGNORECASE)
+_URI_WITH_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def check_unique(tree: Tree, services: Sequence[Any]) -> None:
+    """Service ids, service names and plan ids are unique in the catalog, plan names in their service."""
+    entries: list[tuple[Path, Any]] = [(("services", index), service) for index, service in enumerate(services)]
+    plans = [(path, plan) for path, service in entries for path, plan in _plans(path, service)]
+    _distinct(tree, ((*path, "id") for path, _ in entries), "service id")
+    _distinct(tree, ((*path, "name") for path, _ in entries), "service name")
+    _distinct(tree, ((*path, "dashboard_client", "id") for path, _ in entries), "dashboard client id")
+    _distinct(tree, ((*path, "id") for path, _ in plans), "plan id")
+    for path, service in entries:
+        _distinct(tree, ((*place, "name") for place, _ in _plans(path, service)), "plan name")
+
+
+def _plans(path: Path, service: Any) -> Iterator[tuple[Path, Any]]:
+    plans = service.get("plans") if isinstance(service, dict) else None
+    for index, plan in enumerate(plans if isinstance(plans, list) else ()):
+        yield (*path, "plans", index), plan
+
+
+def _distinct(tree: Tree, paths: Iterable[Path], what: str) -> None:
+    first: dict[str, Path] = {}
+    for path in paths:
+        value = _at(tree.value, path)
+        if not isinstance(value, str) or not value:
+            continue
+        if value in first:
+            tree.add(path, f"the {what} {value[:80]!r} is taken already (line {tree.line(first[value])})")
+        first.setdefault(value, path)
+
+
+def _at(value: Any, path: Path) -> Any:
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        else:
+            return None
+    return value
+
+
+def check_secrets(tree: Tree, config: Any, path: Path) -> bool:
+    """No secret stands in a provider's configuration in clear; returns whether that holds."""
+    literals = list(_literals(config, path))
+    for place in literals:
+        tree.add(place, "a secret is given by reference, {file: PATH} or {env: NAME}, never written here")
+    return not literals
+
+
+def _literals(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, dict) and not is_reference(value):
+        for key, item in value.items():
+            if _SECRET_KEY.search(key) and item is not None and not is_reference(item):
+                yield (*path, key)
+            else:
+                yield from _literals(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _literals(item, (*path, index))
+    elif isinstance(value, str) and _URI_WITH_PASSWORD.search(value):
+        yield path
+
+
+def check_plan(tree: Tree, plan: PlanEntry, service: ServiceEntry | None, path: Path) -> None:
+    """The plan's schemas may be used, and its defaults (the service's below them) fit."""
+    above = service.defaults if service is not None else DefaultsEntry()
+    instance, binding = plan.schemas.service_instance, plan.schemas.service_binding
+    at: Path = (*path, "schemas")
+    create = _check_schema(tree, instance.create.parameters, (*at, "service_instance", "create", "parameters"))
+    _check_schema(tree, instance.update.parameters, (*at, "service_instance", "update", "parameters"))
+    bind = _check_schema(tree, binding.create.parameters, (*at, "service_binding", "create", "parameters"))
+    _check_defaults(tree, create, above.instance | plan.defaults.instance, (*path, "defaults", "instance"))
+    _check_defaults(tree, bind, above.binding | plan.defaults.binding, (*path, "defaults", "binding"))
+
+
+def _check_schema(tree: Tree, schema: JsonSchema | None, path: Path) -> JsonSchema | None:
+    if schema is None:
+        return None
+    faults = schemas.faults(schema)
+    for fault in faults:
+        tree.add(path, fault)
+    return None if faults else schema
+
+
+def _check_defaults(tree: Tree, schema: JsonSchema | None, defaults: Mapping[str, Any], path: Path) -> None:
+    if schema is None or not defaults:
+        return
+    for place, message in schemas.misfits(schema, dict(defaults)):
+        tree.add((*path, *place), f"does not fit the plan's own schema: {message}")
+
+
+def to_service(entry: ServiceEntry, plans: Sequence[PlanEntry], refs: Mapping[str, ProviderRef]) -> Service:
+    """The domain's value of a service with these plans."""
+    client = entry.dashboard_client
+    return Service(
+        id=entry.id,
+        name=entry.name,
+        description=entry.description,
+        plans=tuple(_to_plan(plan, entry, refs[plan.provider]) for plan in plans),
+        tags=tuple(entry.tags),
+        requires=tuple(entry.requires),
+        bindable=entry.bindable,
+        instances_retrievable=entry.instances_retrievable,
+        bindings_retrievable=entry.bindings_retrievable,
+        allow_context_updates=entry.allow_context_updates,
+        metadata=entry.metadata,
+        dashboard_client=DashboardClient(client.id, client.redirect_uri) if client else None,
+        plan_updateable=entry.plan_updateable,
+        defaults=PlanDefaults(entry.defaults.instance, entry.defaults.binding),
+    )
+
+
+def _to_plan(entry: PlanEntry, service: ServiceEntry, provider: ProviderRef) -> Plan:
+    polling, maintenance = entry.maximum_polling_duration, entry.maintenance_info
+    return Plan(
+        id=entry.id,
+        name=entry.name,
+        description=entry.description,
+        provider=provider,
+        settings=entry.settings,
+        metadata=entry.metadata,
+        free=entry.free,
+        bindable=service.bindable if entry.bindable is None else entry.bindable,
+        binding_rotatable=entry.binding_rotatable,
+        plan_updateable=service.plan_updateable if entry.plan_updateable is None else entry.plan_updateable,
+        schemas=_to_schemas(entry),
+        defaults=PlanDefaults(entry.defaults.instance, entry.defaults.binding),
+        limits=PlanLimits(entry.limits.operation, entry.limits.rollback),
+        maximum_polling_duration=timedelta(seconds=polling) if polling is not None else None,
+        maintenance_info=MaintenanceInfo(maintenance.version, maintenance.description) if maintenance else None,
+    )
+
+
+def _to_schemas(entry: PlanEntry) -> PlanSchemas:
+    instance, binding = entry.schemas.service_instance, entry.schemas.service_binding
+    given = (instance.create.parameters, instance.update.parameters, binding.create.parameters)
+    return PlanSchemas(*(None if schema is None else schemas.completed(schema) for schema in given))
