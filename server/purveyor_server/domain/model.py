@@ -229,6 +229,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""
     origin: str = ""  # CLEANUP: the operation whose remains it removes
     cleanup: tuple[CleanupStep, ...] = ()  # CLEANUP: what to do, in order
+    generation: int = 0  # CLEANUP: how many came before it for the same origin
     version: int = 0
     created_at: datetime
     started_at: datetime | None = None

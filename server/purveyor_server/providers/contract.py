@@ -105,16 +105,40 @@ class Work(msgspec.Struct, frozen=True):
 class Context(Protocol):
     """What a piece method gets."""
 
-    work: Work
-    want: WorkSettings | None
-    """The settings this run works towards; the previous ones when an update is undone; None for `absent`."""
-    was: WorkSettings | None
-    epoch: int
-    deadline: datetime
-    saved: Json
-    """What `save()` stored in an earlier run of this step, else None."""
-    marker: str
-    """`purveyor:<store id>:<uid>:<revision>`: put it on what is made, so that `list_owned` finds it. No tenant text."""
+    @property
+    def work(self) -> Work:
+        """What the whole operation is to do."""
+        ...
+
+    @property
+    def want(self) -> WorkSettings | None:
+        """The settings this run works towards; the previous ones when an update is undone; None for a deletion."""
+        ...
+
+    @property
+    def was(self) -> WorkSettings | None:
+        """The settings before."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The store's epoch: grows with every start of the broker."""
+        ...
+
+    @property
+    def deadline(self) -> datetime:
+        """When the operation's time is over."""
+        ...
+
+    @property
+    def saved(self) -> Json:
+        """What `save()` stored in an earlier run of this step, else None."""
+        ...
+
+    @property
+    def marker(self) -> str:
+        """`purveyor:<store id>:<uid>:<revision>`: goes on what is made, so that `list_owned` finds it. No tenant text."""
+        ...
 
     def name(self, kind: str, limit: int = 63) -> str:
         """The opaque outside name of this operation's own resource (the binding in BIND/UNBIND, else the instance)."""
@@ -302,11 +326,20 @@ class ProviderFactory(Protocol):
 class ProviderEnvironment(Protocol):
     """What a provider may use of its host."""
 
-    name: str
-    """The provider's name in the catalog."""
-    data_dir: str
-    """A folder of its own below the broker's data directory (0700), made when first asked for."""
-    store_id: str
+    @property
+    def name(self) -> str:
+        """The provider's name in the catalog."""
+        ...
+
+    @property
+    def data_dir(self) -> str:
+        """A folder of its own below the broker's data directory (0700), made when first asked for."""
+        ...
+
+    @property
+    def store_id(self) -> str:
+        """The id of the store, part of every marker."""
+        ...
 
     def reference(self, value: Json) -> Secret:
         """Resolve a secret reference `{"file": path}` or `{"env": NAME}`; raises INVALID_REQUEST, never shows the value."""

@@ -158,6 +158,8 @@ class Advance(msgspec.Struct, frozen=True):
     fence: Fence
     decide: Callable[[Job], Writes]
     with_resources: bool = False
+    label: str = ""
+    """Names the command for the recovery suite's failpoints; no meaning otherwise."""
 
 
 class Amend(msgspec.Struct, frozen=True):

@@ -1,0 +1,118 @@
+"""What a piece method gets while it runs.
+
+Guarantee: `secret` gives only what was committed before the step began; `save` has committed when it returns; `outside`
+refuses to let a call begin when a third of the lease is left, so that fencing is not the last line of defence.
+Each method and each announced outside call is a failpoint (`context.<method>.before|after`,
+`outside.<call>.before|during|after`) for the recovery suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+
+from purveyor_server.domain.model import Json
+from purveyor_server.domain.names import outside_name
+from purveyor_server.kit import failpoints
+from purveyor_server.kit.secret import Secret
+from purveyor_server.providers.contract import LeaseEnding, Work, WorkSettings
+
+
+class Lease:
+    """How long an operation is still ours, on the monotonic clock."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float], asked: float) -> None:
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._until = asked + seconds
+
+    def renewed_at(self, asked: float) -> None:
+        """The store confirmed a renewal that was asked for at monotonic time `asked`."""
+        self._until = asked + self._seconds
+
+    @property
+    def ending(self) -> bool:
+        """True when a third or less is left: no new outside call may begin."""
+        return self._until - self._monotonic() <= self._seconds / 3
+
+
+class StepContext:
+    """`providers.contract.Context` for one run of one step."""
+
+    def __init__(
+        self,
+        *,
+        work: Work,
+        want: WorkSettings | None,
+        was: WorkSettings | None,
+        uid: str,
+        marker: str,
+        epoch: int,
+        deadline: datetime,
+        saved: Json,
+        secrets: Mapping[str, Secret],
+        lease: Lease,
+        save: Callable[[Json], Awaitable[None]],
+        report: Callable[[float, str], None],
+    ) -> None:
+        self.work = work
+        self.want = want
+        self.was = was
+        self.epoch = epoch
+        self.deadline = deadline
+        self.saved = saved
+        self.marker = marker
+        self._uid = uid
+        self._secrets = secrets
+        self._lease = lease
+        self._save = save
+        self._report = report
+        self._sent = ""
+
+    def name(self, kind: str, limit: int = 63) -> str:
+        """The opaque outside name of this operation's own resource."""
+        return outside_name(kind, self._uid, limit)
+
+    def instance_name(self, kind: str, limit: int = 63) -> str:
+        """The opaque outside name of the instance's thing."""
+        return outside_name(kind, self.work.instance_uid, limit)
+
+    def secret(self, label: str) -> Secret:
+        """A secret committed before this step began; KeyError for a label that the piece does not mint."""
+        self._pass("secret")
+        return self._secrets[label]
+
+    async def save(self, value: Json) -> None:
+        """Commit `value` under the fence."""
+        self._pass("save")
+        await self._save(value)
+        self.saved = value
+        failpoints.hit("context.save.after")
+
+    def report(self, percent: float, sentence: str) -> None:
+        """Progress of this step."""
+        self._pass("report")
+        self._report(percent, sentence)
+
+    def outside(self, call: str) -> None:
+        """Announce an outside call; raises LeaseEnding."""
+        self.returned()
+        if self._lease.ending:
+            message = "the lease is about to end"
+            raise LeaseEnding(message)
+        if failpoints.armed:
+            failpoints.hit(f"outside.{call}.before")
+            self._sent = call
+            # The call is sent before the next turn of the loop, its answer comes after it.
+            asyncio.get_running_loop().call_soon(failpoints.hit, f"outside.{call}.during")
+
+    def returned(self) -> None:
+        """The outside call announced last has come back (the piece went on)."""
+        if self._sent:
+            sent, self._sent = self._sent, ""
+            failpoints.hit(f"outside.{sent}.after")
+
+    def _pass(self, method: str) -> None:
+        self.returned()
+        failpoints.hit(f"context.{method}.before")

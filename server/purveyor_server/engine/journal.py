@@ -1,0 +1,163 @@
+"""The journal of one claimed operation: what is known of it, and every way to write it down.
+
+Guarantee: `operation` and `steps` are as last committed by this lease; every write goes under the fence, so a worker that
+lost its lease writes nothing more (LeaseLostError).
+Limit: a cancel request that commits meanwhile is seen with the next write, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NoReturn
+
+from msgspec.structs import replace
+
+from purveyor_server.domain.model import Operation, SealedSecret, Step
+from purveyor_server.domain.states import OperationState, StepState, Waiting
+from purveyor_server.engine import transitions
+from purveyor_server.engine.settings import EngineSettings
+from purveyor_server.kit.clock import Clock
+from purveyor_server.providers.contract import Outputs, PlannedStep
+from purveyor_server.store.contract import Advance, Claimed, Commands, Job, Writes
+
+
+class Parked(Exception):  # noqa: N818 - control flow: the operation was let go
+    """The operation waits; nothing is held for it."""
+
+
+class Journal:
+    """One operation under one lease."""
+
+    def __init__(self, store: Commands, clock: Clock, settings: EngineSettings, claimed: Claimed) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._fence = claimed.fence
+        self.operation: Operation = claimed.operation
+        self.steps: list[Step] = list(claimed.steps)
+        self.total_weight = 0.0
+        self._fresh = -1
+
+    async def advance(self, decide: Callable[[Job], Writes], label: str, *, with_resources: bool = False) -> Operation:
+        """One command under the fence; raises LeaseLostError and whatever `decide` raises."""
+        command = Advance(self._fence, decide, with_resources=with_resources, label=label)
+        self.operation = await self._store.advance(command)
+        return self.operation
+
+    def remember(self, step: Step) -> None:
+        """Take a committed line into memory."""
+        if step.index < len(self.steps):
+            self.steps[step.index] = step
+        else:
+            self.steps.append(step)
+
+    # Steps going forward
+
+    def new_line(self, target: PlannedStep, index: int) -> Step:
+        """The STARTED line of a step that never ran."""
+        return Step(
+            operation_id=self.operation.operation_id,
+            index=index,
+            name=target.piece.name,
+            make=target.make,
+            pivot=target.pivot,
+            weight=target.piece.weight,
+            state=StepState.STARTED,
+            unsettled=True,
+            started_at=self._clock.now(),
+        )
+
+    async def start(self, target: PlannedStep, result: Step | None, secrets: tuple[SealedSecret, ...]) -> bool:
+        """Commit STARTED of `target`, with RESULT of the step before; False when a cancel was there first."""
+        step = self.new_line(target, result.index + 1 if result is not None else len(self.steps))
+        percent = self.percent_before(step.index)
+        operation = await self.advance(
+            lambda job: transitions.begin_step(job, step, result, secrets, percent), f"started-{target.make}"
+        )
+        if result is not None:
+            self.remember(result)
+        if transitions.stops_for_cancel(operation):
+            return False
+        self.remember(step)
+        self._fresh = step.index
+        return True
+
+    async def restart(self, step: Step) -> None:
+        """From here on the known-quiet step may have happened again."""
+        again = replace(step, unsettled=True)
+        await self.advance(lambda job: transitions.write_step(job, again), "restarted")
+        self.remember(again)
+
+    def take_fresh(self, step: Step) -> bool:
+        """True once for a step that this lease has just started: nothing of it can have happened yet."""
+        fresh, self._fresh = self._fresh == step.index, -1
+        return fresh
+
+    def result(self, step: Step, outputs: dict[str, object]) -> Step:
+        """The RESULT line of a step."""
+        return replace(step, state=StepState.DONE, unsettled=False, outputs=outputs, ended_at=self._clock.now())
+
+    def undone(self, step: Step) -> Step:
+        """The UNDONE line of a step, taken into memory; it commits with the next command."""
+        line = replace(step, state=StepState.UNDONE, unsettled=False, ended_at=self._clock.now())
+        self.remember(line)
+        return line
+
+    # Waiting
+
+    async def park(
+        self,
+        waiting: Waiting,
+        after: float,
+        detail: str,
+        *,
+        steps: tuple[Step, ...] = (),
+        attempts: int | None = None,
+    ) -> NoReturn:
+        """Let go of the operation for `after` seconds; always raises Parked."""
+        due = timedelta(seconds=after)
+        count = self.operation.attempts if attempts is None else attempts
+        await self.advance(
+            lambda job: transitions.park(job, steps, waiting, job.now + due, detail[:500], count), "park"
+        )
+        raise Parked
+
+    async def hold(self, detail: str) -> NoReturn:
+        """Keep the operation until the code knows it again; always raises Parked."""
+        await self.park(Waiting.HELD, self._settings.hold_poll, detail)
+
+    # What is known
+
+    @property
+    def next_index(self) -> int:
+        """Place of the first step that is not finished."""
+        return sum(step.state is StepState.DONE for step in self.steps)
+
+    @property
+    def outputs(self) -> dict[str, Outputs]:
+        """Outputs of every step that was finished once, by name."""
+        return {step.name: step.outputs for step in self.steps if step.state is not StepState.STARTED}
+
+    @property
+    def past_deadline(self) -> bool:
+        """True when the time of the forward direction is over."""
+        deadline = self.operation.deadline
+        return deadline is not None and self._clock.now() > deadline
+
+    @property
+    def past_rollback_budget(self) -> bool:
+        """True when the time of the rollback is over."""
+        deadline = self.operation.rollback_deadline
+        return deadline is not None and self._clock.now() > deadline
+
+    @property
+    def out_of_time(self) -> bool:
+        """True when the time of the present direction is over."""
+        back = self.operation.state is OperationState.ROLLING_BACK
+        return self.past_rollback_budget if back else self.past_deadline
+
+    def percent_before(self, index: int) -> float:
+        """Weighted percent when the steps before `index` are finished."""
+        finished = sum(step.weight for step in self.steps[:index])
+        return 100.0 * finished / self.total_weight if self.total_weight else 0.0

@@ -1,0 +1,271 @@
+"""What the end of an operation means: for its instance or binding, for those who wait for it, for what is left behind.
+
+Guarantee: the end is one command. Success of a forward operation requires that no cancel request is there (`CancelWonError`
+otherwise, and nothing is written but the last result), so of cancel and success exactly one wins.
+A resource whose removal has been accepted (DEPROVISIONING, UNBINDING) keeps that state whatever else ends.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from purveyor_server.domain.errors import Reason
+from purveyor_server.domain.model import (
+    Binding,
+    CleanupStep,
+    Endpoint,
+    Failure,
+    Instance,
+    Json,
+    Operation,
+    SealedSecret,
+    Step,
+)
+from purveyor_server.domain.records import touch
+from purveyor_server.domain.states import (
+    BindingState,
+    InstanceState,
+    OperationState,
+    Verb,
+)
+from purveyor_server.engine.transitions import ended, stops_for_cancel, unblocked
+from purveyor_server.kit.ids import new_id
+from purveyor_server.store.contract import Job, Writes
+
+
+class CancelWonError(Exception):
+    """A cancel request was committed before the success: the operation turns back instead."""
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How an operation ends. `left` is what a CLEANUP carries on with; `unfinished` names what a failed removal left."""
+
+    state: OperationState
+    failure: Failure | None = None
+    steps: tuple[Step, ...] = ()
+    secrets: tuple[SealedSecret, ...] = ()
+    outputs: dict[str, dict[str, Json]] = {}
+    endpoints: tuple[Endpoint, ...] = ()
+    left: tuple[CleanupStep, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    cleanup_delay: timedelta = timedelta(0)
+    cleanup_budget: timedelta = timedelta(minutes=10)
+
+
+def finish(job: Job, ending: Ending) -> Writes:
+    """The last command of an operation. Raises CancelWonError."""
+    if ending.state is OperationState.SUCCEEDED and stops_for_cancel(job.operation):
+        raise CancelWonError
+    operation = ended(job.operation, job.now, ending.state, ending.failure)
+    operation = msgspec.structs.replace(operation, cleanup_required=_names(ending))
+    writes = _RESOURCES[operation.verb](job, operation, ending)
+    cleanup = (_cleanup(job, operation, ending),) if ending.left else ()
+    operations = (operation, *_dependents(job, operation), *_superseded(job, operation), *cleanup)
+    return msgspec.structs.replace(writes, operations=operations, steps=ending.steps)
+
+
+def _dependents(job: Job, operation: Operation) -> tuple[Operation, ...]:
+    failure = None
+    if operation.verb is Verb.UNBIND and operation.state is OperationState.FAILED:
+        message = f"the binding {operation.binding_id!r} could not be unbound"
+        failure = Failure(reason=Reason.CHILD_FAILED, message=message, retryable=True)
+    return tuple(
+        unblocked(other, job.now, operation.operation_id, failure if other.operation_id == operation.parent else None)
+        for other in job.dependents
+    )
+
+
+def _superseded(job: Job, operation: Operation) -> tuple[Operation, ...]:
+    """A finished removal has removed what clean-ups of the same thing were after."""
+    if operation.verb not in {Verb.DEPROVISION, Verb.UNBIND} or operation.state is not OperationState.SUCCEEDED:
+        return ()
+    failure = Failure(reason=Reason.TAKEN_OVER, message=f"done by operation {operation.operation_id}")
+    return tuple(
+        ended(
+            msgspec.structs.replace(other, taken_over_by=operation.operation_id),
+            job.now,
+            OperationState.CANCELLED,
+            failure,
+        )
+        for other in job.siblings
+        if other.verb is Verb.CLEANUP
+        and (operation.verb is Verb.DEPROVISION or other.binding_uid == operation.binding_uid)
+    )
+
+
+def _cleanup(job: Job, operation: Operation, ending: Ending) -> Operation:
+    """The operation that carries on with what is left: its deadline bounds it, the next generation follows it."""
+    generation = operation.generation + 1 if operation.verb is Verb.CLEANUP else 0
+    due = job.now + ending.cleanup_delay
+    return Operation(
+        operation_id=new_id(),
+        tenant=operation.tenant,
+        verb=Verb.CLEANUP,
+        instance_id=operation.instance_id,
+        instance_uid=operation.instance_uid,
+        binding_id=operation.binding_id,
+        binding_uid=operation.binding_uid,
+        want=operation.want,
+        was=operation.was,
+        provider=operation.provider,
+        contract=operation.contract,
+        principal="purveyor",
+        marked_revision=operation.marked_revision,
+        due_at=due,
+        budget=ending.cleanup_budget.total_seconds(),
+        deadline=due + ending.cleanup_budget,
+        origin=operation.origin or operation.operation_id,
+        cleanup=ending.left,
+        generation=generation,
+        created_at=job.now,
+        version=1,
+    )
+
+
+def _provision(job: Job, operation: Operation, ending: Ending) -> Writes:
+    instance = _instance(job)
+    if instance.state is InstanceState.DEPROVISIONING:
+        return Writes()
+    if ending.state is OperationState.SUCCEEDED:
+        instance = touch(
+            instance,
+            job.now,
+            state=InstanceState.READY,
+            usable=True,
+            applied=operation.want,
+            in_flight=None,
+            outputs=ending.outputs,
+            endpoints=ending.endpoints,
+        )
+        return Writes(instances=(instance,), secrets=ending.secrets)
+    instance = touch(
+        instance, job.now, state=InstanceState.FAILED, usable=False, in_flight=None, cleanup_required=_names(ending)
+    )
+    return Writes(instances=(instance,), erase=() if ending.left else (instance.uid,))
+
+
+def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
+    instance = _instance(job)
+    removing = instance.state is InstanceState.DEPROVISIONING
+    if ending.state is OperationState.SUCCEEDED:
+        changes: dict[str, Json] = {"applied": operation.want, "outputs": {**instance.outputs, **ending.outputs}}
+        changes |= {"usable": True, "cleanup_required": ()}
+    elif operation.past_pivot:
+        changes = {"usable": False, "cleanup_required": _names(ending)}
+        if not removing:
+            changes["state"] = InstanceState.DELETE_FAILED
+            return Writes(instances=(touch(instance, job.now, in_flight=None, **changes),))
+    else:
+        changes = {"usable": not ending.left, "cleanup_required": _names(ending), "desired": instance.applied}
+    if not removing:
+        changes["state"] = InstanceState.READY
+    return Writes(instances=(touch(instance, job.now, in_flight=None, **changes),), secrets=ending.secrets)
+
+
+def _deprovision(job: Job, _operation: Operation, ending: Ending) -> Writes:
+    instance = _instance(job)
+    if ending.state is OperationState.SUCCEEDED:
+        gone = touch(
+            instance,
+            job.now,
+            state=InstanceState.DELETED,
+            usable=False,
+            cleanup_required=(),
+            in_flight=None,
+            outputs={},
+            endpoints=(),
+            deleted_at=job.now,
+        )
+        return Writes(instances=(gone,), erase=(instance.uid,))
+    failed = touch(
+        instance,
+        job.now,
+        state=InstanceState.DELETE_FAILED,
+        usable=False,
+        in_flight=None,
+        cleanup_required=_names(ending),
+    )
+    return Writes(instances=(failed,))
+
+
+def _bind(job: Job, _operation: Operation, ending: Ending) -> Writes:
+    binding = _binding(job)
+    if binding.state is BindingState.UNBINDING:
+        return Writes()
+    if ending.state is OperationState.SUCCEEDED:
+        active = touch(binding, job.now, state=BindingState.ACTIVE, outputs=ending.outputs, endpoints=ending.endpoints)
+        return Writes(bindings=(active,), secrets=ending.secrets)
+    failed = touch(binding, job.now, state=BindingState.FAILED, cleanup_required=_names(ending))
+    return Writes(bindings=(failed,), erase=() if ending.left else (binding.uid,))
+
+
+def _unbind(job: Job, _operation: Operation, ending: Ending) -> Writes:
+    binding = _binding(job)
+    if ending.state is OperationState.SUCCEEDED:
+        gone = touch(
+            binding,
+            job.now,
+            state=BindingState.DELETED,
+            cleanup_required=(),
+            outputs={},
+            endpoints=(),
+            deleted_at=job.now,
+        )
+        return Writes(bindings=(gone,), erase=(binding.uid,))
+    blocked = touch(
+        binding,
+        job.now,
+        state=BindingState.REVOCATION_BLOCKED,
+        cleanup_required=_names(ending),
+    )
+    return Writes(bindings=(blocked,))
+
+
+def _clean(job: Job, operation: Operation, ending: Ending) -> Writes:
+    """The end of a CLEANUP: the record forgets what is gone; an update that was put back is usable again."""
+    names = _names(ending)
+    if operation.binding_uid:
+        binding = _binding(job)
+        if binding.state is BindingState.DELETED:
+            return Writes()
+        return Writes(
+            bindings=(touch(binding, job.now, cleanup_required=names),), erase=() if names else (binding.uid,)
+        )
+    instance = _instance(job)
+    if instance.state is InstanceState.DELETED:
+        return Writes()
+    changes: dict[str, Json] = {"cleanup_required": names}
+    created = instance.applied is not None
+    if created and not names and instance.state is InstanceState.READY:
+        changes["usable"] = True
+    return Writes(instances=(touch(instance, job.now, **changes),), erase=() if names or created else (instance.uid,))
+
+
+def _names(ending: Ending) -> tuple[str, ...]:
+    return tuple(step.name for step in ending.left) or ending.unfinished
+
+
+def _instance(job: Job) -> Instance:
+    if job.instance is None:
+        message = "an operation without its instance"
+        raise LookupError(message)
+    return job.instance
+
+
+def _binding(job: Job) -> Binding:
+    if job.binding is None:
+        message = "a binding operation without its binding"
+        raise LookupError(message)
+    return job.binding
+
+
+_RESOURCES = {
+    Verb.PROVISION: _provision,
+    Verb.UPDATE: _update,
+    Verb.DEPROVISION: _deprovision,
+    Verb.BIND: _bind,
+    Verb.UNBIND: _unbind,
+    Verb.CLEANUP: _clean,
+}

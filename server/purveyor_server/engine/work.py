@@ -1,0 +1,81 @@
+"""What a claimed operation is about, in a provider's words: no tenant, no caller's ids.
+
+Guarantee: `Assignment` is built from the claimed rows alone; everything that a deletion needs is there when nothing can be
+unsealed (names come from uids).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from purveyor_server.domain.model import Binding, Instance, Operation, PlanSnapshot, ProviderRef, Settings, Step
+from purveyor_server.domain.states import StepState, Verb
+from purveyor_server.providers.contract import BindingWork, Outputs, Work, WorkSettings
+from purveyor_server.store.contract import Claimed
+
+
+class MissingPlanError(Exception):
+    """A plan snapshot that a record names is not in the store."""
+
+
+def settings_for(settings: Settings | None, plans: Mapping[str, PlanSnapshot]) -> WorkSettings | None:
+    """Stored settings with their plan snapshot's provider settings."""
+    if settings is None:
+        return None
+    plan = plans.get(settings.plan)
+    if plan is None:
+        raise MissingPlanError(settings.plan)
+    return WorkSettings(settings.service_id, settings.plan_id, plan.settings, settings.parameters)
+
+
+def work_for(
+    operation: Operation, instance: Instance, binding: Binding | None, plans: Mapping[str, PlanSnapshot]
+) -> Work:
+    """The work of an operation (of the origin, for a CLEANUP)."""
+    return Work(
+        verb=operation.verb,
+        instance_uid=instance.uid,
+        want=settings_for(operation.want, plans),
+        was=settings_for(instance.applied or operation.was, plans)
+        if operation.verb is Verb.DEPROVISION
+        else settings_for(operation.was, plans),
+        outputs=instance.outputs,
+        binding=_binding_work(binding) if operation.binding_uid and binding is not None else None,
+    )
+
+
+def _binding_work(binding: Binding) -> BindingWork:
+    return BindingWork(binding.uid, binding.parameters, binding.bind_resource, binding.expires_at)
+
+
+def done_outputs(steps: tuple[Step, ...]) -> dict[str, Outputs]:
+    """Outputs of the finished prefix, by step name."""
+    return {step.name: step.outputs for step in steps if step.state is StepState.DONE}
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """One claim, translated. For a CLEANUP `work` is that of its origin."""
+
+    claimed: Claimed
+    work: Work
+    provider: ProviderRef
+    uid: str  # whose names, secrets and marker: the binding's in binding work, else the instance's
+
+    @property
+    def operation(self) -> Operation:
+        """The operation as claimed."""
+        return self.claimed.operation
+
+
+def assignment(claimed: Claimed) -> Assignment:
+    """Translate a claim; raises MissingPlanError."""
+    operation = claimed.operation
+    about = claimed.origin if operation.verb is Verb.CLEANUP and claimed.origin is not None else operation
+    work = work_for(about, claimed.instance, claimed.binding, claimed.plans)
+    settings = about.want or claimed.instance.applied or about.was or claimed.instance.desired
+    plan = claimed.plans.get(claimed.binding.plan if claimed.binding is not None else settings.plan)
+    if plan is None:
+        raise MissingPlanError(settings.plan)
+    return Assignment(claimed, work, plan.provider, operation.binding_uid or operation.instance_uid)

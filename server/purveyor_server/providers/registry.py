@@ -1,0 +1,159 @@
+"""Which providers there are, and one guarded object per configured provider.
+
+Guarantee: a provider is made at its first use and kept until `close`; two plans that name the same provider with the same
+configuration share it. Kinds come from entry points of the group `purveyor.providers`.
+Limit: an unknown kind or a bad configuration raises `ProviderMissingError`; operations of it are held, never guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import structlog
+
+from purveyor_server.domain.digests import canonical
+from purveyor_server.domain.errors import PurveyorError, invalid
+from purveyor_server.domain.model import Json, ProviderRef
+from purveyor_server.kit.clock import Clock
+from purveyor_server.kit.secret import Secret
+from purveyor_server.providers.contract import Ability, ProviderFactory, Work
+from purveyor_server.providers.facade import FacadeSettings, ProviderFacade
+
+_log = structlog.get_logger(__name__)
+GROUP = "purveyor.providers"
+MAX_SECRET_FILE = 64 * 1024
+CLOSE_TIMEOUT = 10.0  # seconds
+
+
+class ProviderMissingError(Exception):
+    """No provider of this kind is installed, or its configuration is refused. The message is for operators."""
+
+
+def installed_factories() -> dict[str, ProviderFactory]:
+    """Kinds found by entry point; a broken one is logged and left out."""
+    found: dict[str, ProviderFactory] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            found[point.name] = point.load()
+        except Exception:  # noqa: BLE001 - a stranger's module may raise anything when imported
+            _log.exception("provider could not be loaded", kind=point.name)
+    return found
+
+
+class Environment:
+    """What a provider may use of its host."""
+
+    def __init__(self, name: str, folder: Path, store_id: str, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.store_id = store_id
+        self._folder = folder
+        self._environ = environ
+
+    @property
+    def data_dir(self) -> str:
+        """A folder of the provider's own, 0700."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return str(self._folder)
+
+    def reference(self, value: Json) -> Secret:
+        """Resolve `{"file": path}` or `{"env": NAME}`; raises INVALID_REQUEST and never shows the value."""
+        match value:
+            case {"file": str(path)} if len(value) == 1:
+                return self._from_file(Path(path))
+            case {"env": str(variable)} if len(value) == 1:
+                if variable not in self._environ:
+                    raise invalid(f"providers.{self.name}", f"the environment variable {variable} is not set")
+                return Secret(self._environ[variable])
+        raise invalid(f"providers.{self.name}", "a secret is given by reference: {file: PATH} or {env: NAME}")
+
+    def _from_file(self, path: Path) -> Secret:
+        try:
+            with path.open(encoding="utf-8") as file:
+                return Secret(file.read(MAX_SECRET_FILE).rstrip("\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise invalid(f"providers.{self.name}", f"the secret file {path} cannot be read") from error
+
+
+class ProviderRegistry:
+    """Providers by `ProviderRef`."""
+
+    def __init__(
+        self,
+        factories: Mapping[str, ProviderFactory],
+        data_dir: Path,
+        store_id: str,
+        clock: Clock,
+        *,
+        on_close: Callable[[str], None] = lambda _name: None,
+        environ: Mapping[str, str] | None = None,
+        settings: FacadeSettings | None = None,
+    ) -> None:
+        self._factories = dict(factories)
+        self._data_dir = data_dir
+        self._store_id = store_id
+        self._clock = clock
+        self._environ = os.environ if environ is None else environ
+        self._settings = settings
+        self._facades: dict[bytes, ProviderFacade] = {}
+        self.on_close = on_close
+
+    def facade(self, ref: ProviderRef) -> ProviderFacade:
+        """The guarded provider of `ref`; raises ProviderMissingError."""
+        key = canonical([ref.name, ref.kind, ref.config])
+        if key not in self._facades:
+            self._facades[key] = self._open(ref)
+        return self._facades[key]
+
+    def _open(self, ref: ProviderRef) -> ProviderFacade:
+        factory = self._factories.get(ref.kind)
+        if factory is None:
+            known = ", ".join(sorted(self._factories)) or "none"
+            message = f"no provider of the kind {ref.kind!r} is installed (installed: {known})"
+            raise ProviderMissingError(message)
+        environment = Environment(ref.name, self._data_dir / ref.name, self._store_id, self._environ)
+        try:
+            provider = factory(ref.config, environment)
+        except PurveyorError as error:
+            raise ProviderMissingError(error.message) from error
+        return ProviderFacade(ref, provider, self._clock, self._closed, self._settings)
+
+    def _closed(self, name: str) -> None:
+        self.on_close(name)  # looked up late: the engine is made after the registry
+
+    def contract(self, ref: ProviderRef) -> str:
+        """Contract version of the provider of `ref`."""
+        return self.facade(ref).contract
+
+    def abilities(self, ref: ProviderRef) -> frozenset[Ability]:
+        """Abilities of the provider of `ref`."""
+        return self.facade(ref).provider.abilities
+
+    def plan_names(self, ref: ProviderRef, work: Work) -> tuple[str, ...]:
+        """Names of the steps that `work` would take, for validate_only."""
+        return tuple(step.piece.name for step in self.facade(ref).plan(work, {}))
+
+    async def check(self, refs: Iterable[ProviderRef]) -> dict[str, Exception | None]:
+        """Ask each provider whether its backend can be worked with; the failure by provider name."""
+        found: dict[str, Exception | None] = {}
+        for ref in refs:
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT * 6):
+                    await self.facade(ref).provider.check()
+                found[ref.name] = None
+            except Exception as error:  # noqa: BLE001 - reported by name to the operator
+                found[ref.name] = error
+        return found
+
+    async def close(self) -> None:
+        """Close every provider; one that fails or hangs is logged and left."""
+        for facade in self._facades.values():
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await facade.provider.close()
+            except Exception:  # noqa: BLE001 - one provider does not keep the others from closing
+                _log.exception("provider did not close", provider=facade.ref.name)
+        self._facades.clear()
