@@ -1,0 +1,103 @@
+"""Logs: one JSON object or one readable line per event, to standard error.
+
+Guarantee: every field passes `redact.shown`; request_id, operation_id and tenant that were bound to the context stand in
+every line written below; a call under the level costs one comparison. A log line never raises into the code that wrote it.
+Limit: standard error is written to as it comes; a reader that stops reading stops the writer.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from purveyor_server.telemetry.redact import masked, shown
+
+Format = Literal["json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+_LEVELS: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_OWN = ("event", "level", "logger", "timestamp")
+_encoder = msgspec.json.Encoder()
+
+
+def configure(
+    form: Format = "json", level: Level = "info", stream: TextIO | None = None, *, cache: bool = True
+) -> None:
+    """Set up the logs of this process; `cache` off lets a test configure again."""
+    target = stream or sys.stderr
+    structlog.configure(
+        processors=_processors(form, target),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda *names: _Writer(names[0] if names else "", target),
+        cache_logger_on_first_use=cache,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Libraries()]
+    root.setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def redaction(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Processor: every field as it may be shown."""
+    return {key: value if key in _OWN else shown(key, value) for key, value in event.items()}
+
+
+def _processors(form: Format, target: TextIO) -> Sequence[Processor]:
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _named,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # Without local variables: they hold what must not be shown.
+        structlog.processors.format_exc_info,
+        redaction,
+    ]
+    if form == "json":
+        return [*common, _json]
+    colours = target.isatty()
+    return [*common, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _named(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if name := getattr(logger, "name", ""):
+        event["logger"] = name
+    return event
+
+
+def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _encoder.encode(event).decode()
+
+
+class _Writer:
+    """Writes finished lines; one per logger name."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name = name
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads any more; the work that was logged goes on.
+            return
+
+    log = debug = info = warning = warn = error = critical = exception = fatal = failure = msg
+
+
+class _Libraries(logging.Handler):
+    """Carries what libraries log through the standard module into the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(record.name)
+        try:
+            text: Any = record.getMessage()
+        except (TypeError, ValueError):
+            text = record.msg
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write("library message", message=masked(str(text)), exc_info=record.exc_info)
