@@ -1,0 +1,334 @@
+"""The asyncio client.
+
+Guarantee: every change carries a request id, made here unless given, and kept over every repetition: one call of a method
+is at most one effect. A failure of a call is a typed `PurveyorError`; `error.request_id` sends the same change again.
+Limit: one client belongs to one event loop. TLS and tokens come with identity; until then use a unix socket or loopback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+from uuid import uuid4
+
+from purveyor import addresses, decode, encode, requests
+from purveyor.connection import Connection, Limits
+from purveyor.lookup import Lookup
+from purveyor.operations import OperationHandle
+from purveyor.outcomes import Outcomes
+from purveyor.pages import walk
+from purveyor.v1 import broker_service_pb2 as messages
+from purveyor.v1.operation_pb2 import OPERATION_VIEW_BASIC, OPERATION_VIEW_FULL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from types import TracebackType
+
+    from purveyor.credentials import Credentials
+    from purveyor.values import ActiveBinding, Binding, Catalog, Instance, Json, OperationStatus, Seconds
+
+
+class Client:
+    """`async with Client("unix:/path", tenant="team-a") as client:`
+
+    `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
+    `retry_for`, `outage_limit`: seconds; see `connection.Limits`. Raises InvalidRequestError for a malformed address.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tenant: str = "default",
+        timeout: Seconds = 30.0,
+        retry_for: Seconds = 15.0,
+        outage_limit: Seconds = 300.0,
+    ) -> None:
+        self.address = addresses.resolve(address)
+        self.tenant = tenant
+        self._limits = Limits(
+            call=encode.seconds(timeout) or 0.0,
+            retry=encode.seconds(retry_for) or 0.0,
+            outage=encode.seconds(outage_limit) or 0.0,
+        )
+        self._connection: Connection | None = None
+        self._lookup = Lookup(self.catalog)
+        self._outcomes = Outcomes(self)
+
+    async def __aenter__(self) -> Self:
+        self._connection = Connection(self.address, self._limits)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection. Raises RuntimeError outside `async with`."""
+        if self._connection is None:
+            raise RuntimeError("the client is not open: use `async with Client(...) as client:`")
+        return self._connection
+
+    async def catalog(self) -> Catalog:
+        """What may be ordered."""
+        request = messages.GetCatalogRequest(tenant=self.tenant)
+        return decode.catalog((await self.connection.call(self.connection.stub.GetCatalog, request)).catalog)
+
+    async def provision(
+        self,
+        service: str,
+        plan: str,
+        *,
+        instance_id: str | None = None,
+        parameters: Mapping[str, Json] | None = None,
+        labels: Mapping[str, str] | None = None,
+        context: Mapping[str, Json] | None = None,
+        maintenance_version: str | None = None,
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationHandle[Instance]:
+        """Order an instance; its operation is stored on the server before this returns.
+
+        `service`, `plan`: id or name. `instance_id`: None = a fresh UUID. `wait`: seconds that the server may wait for the
+        end before it answers. The same id with the same request again never makes a second instance.
+        Raises NotFoundError (service, plan), InvalidRequestError, AlreadyExistsError, AbortedError and the common ones.
+        """
+        service_id, plan_id = await self._lookup.plan(service, plan)
+        request = messages.ProvisionRequest(
+            tenant=self.tenant,
+            instance_id=str(uuid4()) if instance_id is None else instance_id,
+            service_id=service_id,
+            plan_id=plan_id,
+            parameters=encode.struct("parameters", parameters),
+            context=encode.struct("context", context),
+            labels=labels,
+            maintenance_info=requests.maintenance(maintenance_version),
+            request_id=request_id or str(uuid4()),
+            validate_only=validate_only,
+            wait=encode.duration(wait),
+        )
+        answer = await self._change(self.connection.stub.Provision, request, wait)
+        return self._outcomes.provisioned(answer)
+
+    async def update(
+        self,
+        instance_id: str,
+        *,
+        plan: str | None = None,
+        parameters: Mapping[str, Json] | None = None,
+        labels: Mapping[str, str] | None = None,
+        context: Mapping[str, Json] | None = None,
+        deletion_protected: bool | None = None,
+        maintenance_version: str | None = None,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationHandle[Instance]:
+        """Change an instance; None means unchanged. `parameters` are merged at the top level, None removes a key; `labels`
+        replace the old ones whole, `{}` clears them. `plan`: id or name.
+        """
+        plan_id = (
+            None if plan is None else await self._lookup.plan_of((await self.instance(instance_id)).service_id, plan)
+        )
+        request = messages.UpdateInstanceRequest(
+            tenant=self.tenant,
+            instance_id=instance_id,
+            plan_id=plan_id,
+            parameters=encode.struct("parameters", parameters),
+            context=encode.struct("context", context),
+            labels=labels,
+            deletion_protected=deletion_protected,
+            maintenance_info=requests.maintenance(maintenance_version),
+            etag=etag,
+            request_id=request_id or str(uuid4()),
+            validate_only=validate_only,
+            wait=encode.duration(wait),
+        )
+        if labels is not None and not labels:
+            request.update_mask.CopyFrom(requests.mask_with_cleared_labels(request))
+        return self._outcomes.updated(await self._change(self.connection.stub.UpdateInstance, request, wait))
+
+    async def deprovision(
+        self,
+        instance_id: str,
+        *,
+        cascade: bool = False,
+        allow_missing: bool = False,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationHandle[Instance | None]:
+        """Give an instance back. `cascade` unbinds its bindings first. The result is the tombstone, None if there was
+        nothing (`allow_missing`) or the id is in use again.
+        """
+        request = messages.DeprovisionRequest(
+            tenant=self.tenant,
+            instance_id=instance_id,
+            cascade=cascade,
+            allow_missing=allow_missing,
+            etag=etag,
+            request_id=request_id or str(uuid4()),
+            validate_only=validate_only,
+            wait=encode.duration(wait),
+        )
+        return self._outcomes.gone_instance(await self._change(self.connection.stub.Deprovision, request, wait))
+
+    async def bind(
+        self,
+        instance_id: str,
+        *,
+        binding_id: str | None = None,
+        parameters: Mapping[str, Json] | None = None,
+        labels: Mapping[str, str] | None = None,
+        context: Mapping[str, Json] | None = None,
+        app_guid: str = "",
+        ttl: Seconds | None = None,
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationHandle[ActiveBinding]:
+        """Make an access to an instance; the result carries its credentials.
+
+        `binding_id`: None = a fresh UUID. `ttl`: seconds that the credentials shall work, enforced by the backend.
+        """
+        request = messages.BindRequest(
+            tenant=self.tenant,
+            instance_id=instance_id,
+            binding_id=str(uuid4()) if binding_id is None else binding_id,
+            parameters=encode.struct("parameters", parameters),
+            context=encode.struct("context", context),
+            labels=labels,
+            bind_resource=requests.bind_resource(app_guid),
+            ttl=encode.duration(ttl),
+            request_id=request_id or str(uuid4()),
+            validate_only=validate_only,
+            wait=encode.duration(wait),
+        )
+        return self._outcomes.active_binding(await self._change(self.connection.stub.Bind, request, wait))
+
+    async def unbind(
+        self,
+        instance_id: str,
+        binding_id: str,
+        *,
+        allow_missing: bool = False,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationHandle[Binding | None]:
+        """Take a binding's access away, open sessions included. The result is its tombstone; None as in `deprovision`."""
+        request = messages.UnbindRequest(
+            tenant=self.tenant,
+            instance_id=instance_id,
+            binding_id=binding_id,
+            allow_missing=allow_missing,
+            etag=etag,
+            request_id=request_id or str(uuid4()),
+            validate_only=validate_only,
+            wait=encode.duration(wait),
+        )
+        return self._outcomes.gone_binding(await self._change(self.connection.stub.Unbind, request, wait))
+
+    async def _change(
+        self, method: requests.Method[requests.Q, requests.A], request: requests.Q, wait: Seconds | None
+    ) -> requests.A:
+        """One mutating call."""
+        return await self.connection.call(
+            method, request, wait=encode.seconds(wait) or 0.0, request_id=request.request_id
+        )
+
+    async def instance(self, instance_id: str, *, show_deleted: bool = False) -> Instance:
+        """One instance. Raises NotFoundError."""
+        request = messages.GetInstanceRequest(tenant=self.tenant, instance_id=instance_id, show_deleted=show_deleted)
+        return decode.instance((await self.connection.call(self.connection.stub.GetInstance, request)).instance)
+
+    async def instances(
+        self,
+        filter: str = "",  # noqa: A002 - the contract's word
+        *,
+        show_deleted: bool = False,
+        page_size: int = 0,
+    ) -> AsyncIterator[Instance]:
+        """The tenant's instances, oldest first, fetched page by page. `filter`: see `ListInstancesRequest`."""
+        request = messages.ListInstancesRequest(
+            tenant=self.tenant, filter=filter, show_deleted=show_deleted, page_size=page_size
+        )
+        async for page in walk(self.connection, self.connection.stub.ListInstances, request):
+            for found in page.instances:
+                yield decode.instance(found)
+
+    async def binding(self, instance_id: str, binding_id: str, *, show_deleted: bool = False) -> Binding:
+        """One binding, without credentials. Raises NotFoundError."""
+        request = messages.GetBindingRequest(
+            tenant=self.tenant, instance_id=instance_id, binding_id=binding_id, show_deleted=show_deleted
+        )
+        return decode.binding((await self.connection.call(self.connection.stub.GetBinding, request)).binding)
+
+    async def bindings(
+        self,
+        instance_id: str = "",
+        filter: str = "",  # noqa: A002 - the contract's word
+        *,
+        show_deleted: bool = False,
+        page_size: int = 0,
+    ) -> AsyncIterator[Binding]:
+        """The bindings of an instance, or of the whole tenant, oldest first, fetched page by page."""
+        request = messages.ListBindingsRequest(
+            tenant=self.tenant, instance_id=instance_id, filter=filter, show_deleted=show_deleted, page_size=page_size
+        )
+        async for page in walk(self.connection, self.connection.stub.ListBindings, request):
+            for found in page.bindings:
+                yield decode.binding(found)
+
+    async def credentials(self, instance_id: str, binding_id: str) -> Credentials:
+        """The credentials of an ACTIVE binding. Raises NotFoundError, FailedPreconditionError when it has none."""
+        request = messages.GetCredentialsRequest(tenant=self.tenant, instance_id=instance_id, binding_id=binding_id)
+        answer = await self.connection.call(self.connection.stub.GetCredentials, request)
+        return decode.credentials(answer.credentials)
+
+    async def operation(self, operation_id: str, *, steps: bool = False) -> OperationHandle[Instance | Binding | None]:
+        """A handle on an operation that was started elsewhere or earlier; `handle.status` is its present state."""
+        view = OPERATION_VIEW_FULL if steps else OPERATION_VIEW_BASIC
+        request = messages.GetOperationRequest(tenant=self.tenant, operation_id=operation_id, view=view)
+        answer = await self.connection.call(self.connection.stub.GetOperation, request)
+        return self._outcomes.any(decode.operation(answer.operation))
+
+    async def operations(
+        self,
+        filter: str = "",  # noqa: A002 - the contract's word
+        *,
+        steps: bool = False,
+        page_size: int = 0,
+    ) -> AsyncIterator[OperationStatus]:
+        """The tenant's operations, oldest first, fetched page by page. `filter`: see `ListOperationsRequest`."""
+        view = OPERATION_VIEW_FULL if steps else OPERATION_VIEW_BASIC
+        request = messages.ListOperationsRequest(tenant=self.tenant, filter=filter, page_size=page_size, view=view)
+        async for page in walk(self.connection, self.connection.stub.ListOperations, request):
+            for found in page.operations:
+                yield decode.operation(found)
+
+    async def cancel(
+        self, operation_id: str, *, etag: str = "", wait: Seconds | None = None, validate_only: bool = False
+    ) -> OperationStatus:
+        """Ask an operation to stop and undo what it did. Raises FailedPreconditionError from its pivot on."""
+        request = messages.CancelOperationRequest(
+            tenant=self.tenant,
+            operation_id=operation_id,
+            etag=etag,
+            request_id=str(uuid4()),
+            validate_only=validate_only,
+            wait=encode.duration(wait),
+        )
+        answer = await self._change(self.connection.stub.CancelOperation, request, wait)
+        return decode.operation(answer.operation)

@@ -1,0 +1,123 @@
+"""One channel to the broker, and the rules by which a call is sent again.
+
+Guarantee: a call that fails with UNAVAILABLE (OUTCOME_UNKNOWN included), or that the transport lost, is sent again with the
+same bytes, hence the same request id: four times by the channel (service_config.json, the contract's own), then by this
+module until `retry_for` seconds or the call's own time are over, whichever is first. Everything else is raised at once.
+Limit: a call whose time is over may have been accepted all the same; its error carries the request id to ask again with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import grpc
+import grpc.aio
+
+from purveyor.failures import from_rpc
+from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from purveyor.errors import PurveyorError
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+KEEPALIVE_MILLISECONDS = 60_000  # the server permits 20 s; equal values trip on jitter
+KEEPALIVE_TIMEOUT_MILLISECONDS = 20_000
+RECONNECT_FIRST_MILLISECONDS = 100
+RECONNECT_CEILING_MILLISECONDS = 2_000
+MAX_RESENDS = 64
+# Statuses that a transport makes up when a peer dies; from a Purveyor server they always carry a reason.
+TRANSPORT_CODES = frozenset({"CANCELLED", "UNKNOWN", "INTERNAL"})
+
+
+class Backoff(NamedTuple):
+    """Delays in seconds: `first` * 2 ** attempt, never above `ceiling`, half of it random."""
+
+    first: float = 0.1
+    ceiling: float = 3.0
+
+    def delay(self, attempt: int, least: float | None = None) -> float:
+        """Seconds to wait after failed attempt number `attempt` (0 is the first); `least` is what the server asked for."""
+        step = min(self.ceiling, self.first * 2.0 ** min(attempt, 16))
+        return max(least or 0.0, step / 2) + random.random() * step / 2  # noqa: S311 - jitter, not a secret
+
+
+class Limits(NamedTuple):
+    """In seconds. `call`: a unary call, its repetitions included, `wait` on top. `retry`: how long to go on sending again.
+    `outage`: how long a watch goes on without hearing from the server. `heartbeat`: how long its stream may be silent."""
+
+    call: float = 30.0
+    retry: float = 15.0
+    outage: float = 300.0
+    heartbeat: float = 15.0
+
+
+class Connection:
+    """A channel with its retry rules. Make it inside the event loop that uses it; `close()` ends it."""
+
+    def __init__(self, address: str, limits: Limits) -> None:
+        self.address = address
+        self.limits = limits
+        self.backoff = Backoff()
+        self._channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self.stub = BrokerServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the channel; calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        wait: float = 0.0,
+        request_id: str = "",
+    ) -> Response:
+        """Call once and, where that is safe, again. Raises PurveyorError."""
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        end = start + self.limits.call + wait
+        give_up = min(end, start + self.limits.retry + wait)
+        for attempt in itertools.count():
+            try:
+                return await method(request, timeout=max(end - clock(), 0.001))
+            except grpc.aio.AioRpcError as error:
+                failure = from_rpc(error, self.address, request_id)
+                delay = self.backoff.delay(attempt, failure.retry_after)
+                if not is_passing(failure) or attempt == MAX_RESENDS or clock() + delay > give_up:
+                    raise failure from error
+            await asyncio.sleep(delay)
+        raise AssertionError("unreachable: the loop above has no end of its own")
+
+
+def is_passing(failure: PurveyorError) -> bool:
+    """Whether the same request can succeed without anybody changing anything: the server, or the way to it, was away."""
+    return failure.code == "UNAVAILABLE" or (not failure.reason and failure.code in TRANSPORT_CODES)
+
+
+def channel_options() -> Sequence[tuple[str, str | int]]:
+    """Options of the channel: the contract's service config, keepalive while calls are open, quick reconnection."""
+    return (
+        ("grpc.service_config", service_config()),
+        ("grpc.enable_retries", 1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MILLISECONDS),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MILLISECONDS),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_CEILING_MILLISECONDS),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.primary_user_agent", "purveyor-python"),
+    )
+
+
+def service_config() -> str:
+    """The retry policy of the contract, as packaged beside the stubs."""
+    return files("purveyor.v1").joinpath("service_config.json").read_text(encoding="utf-8")

@@ -1,0 +1,174 @@
+"""Failures as the caller meets them: one class per family, the reason inside.
+
+Guarantee: every failure of a call is a `PurveyorError`; decide by class or by `reason`, never by message. Messages hold no
+secret, since the server puts none into them.
+Limit: a reason of a newer server is passed on as it is; its class follows from the status code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from purveyor.values import Failure, OperationStatus
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is wrong: `field` is a path in the request (or the subject of a rule), `description` says what is wrong."""
+
+    field: str
+    description: str
+
+
+class PurveyorError(Exception):
+    """A refusal or a failure.
+
+    `code`: the gRPC status code's name. `reason`: a name of `purveyor.v1.ErrorReason` without its prefix; empty when the
+    failure did not come from a Purveyor server (a broken connection). `metadata`: the parts of the message that vary.
+    `retry_after`: seconds, or None when the server named none. `request_id`: of the mutating request, to send it again.
+    """
+
+    code = "UNKNOWN"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[Violation, ...] = (),
+        retry_after: float | None = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.violations = violations
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.reason or self.code}]"
+
+
+class InvalidRequestError(PurveyorError):
+    """The request is malformed or does not fit the plan's schema; `violations` names each field."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFoundError(PurveyorError):
+    """No such service, plan, instance, binding or operation."""
+
+    code = "NOT_FOUND"
+
+
+class ConflictError(PurveyorError):
+    """The request meets something else: see the subclasses."""
+
+    code = "ABORTED"
+
+
+class AlreadyExistsError(ConflictError):
+    """The id is taken by a resource that was asked for otherwise."""
+
+    code = "ALREADY_EXISTS"
+
+
+class AbortedError(ConflictError):
+    """Another operation is in progress (`metadata["operation"]`), or the etag is not the present one."""
+
+
+class FailedPreconditionError(PurveyorError):
+    """The resource's state does not allow this; `violations` names each rule."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class PermissionDeniedError(PurveyorError):
+    """The caller is not known, or lacks the role or the tenant."""
+
+    code = "PERMISSION_DENIED"
+
+
+class ResourceExhaustedError(PurveyorError):
+    """A quota or a bound is reached, or the message is too large."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class UnavailableError(PurveyorError):
+    """The server cannot be reached, is stopping, or its store does not answer. The same request can be sent again."""
+
+    code = "UNAVAILABLE"
+
+
+class OutcomeUnknownError(UnavailableError):
+    """It is not known whether the change was accepted: send it again with the same `request_id`."""
+
+
+class DeadlineExceededError(PurveyorError):
+    """The call took too long; a change may have been accepted all the same: send it again with the same `request_id`."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class UnimplementedError(PurveyorError):
+    """The server does not have this method."""
+
+    code = "UNIMPLEMENTED"
+
+
+class InternalError(PurveyorError):
+    """A defect in the server; its log has the rest under `metadata["request_id"]`."""
+
+    code = "INTERNAL"
+
+
+class OperationFailedError(PurveyorError):
+    """An accepted operation did not succeed. `operation` is its last state, `failure` its failure taken apart."""
+
+    def __init__(
+        self, message: str, *, operation: OperationStatus, code: str, reason: str, metadata: Mapping[str, str]
+    ) -> None:
+        super().__init__(message, code=code, reason=reason, metadata=metadata, request_id=operation.request_id)
+        self.operation = operation
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure taken apart: step, whether it can be retried, messages."""
+        return self.operation.failure
+
+
+class OperationCancelledError(OperationFailedError):
+    """An accepted operation was cancelled by a caller, or taken over by a later one."""
+
+
+CLASSES: Mapping[str, type[PurveyorError]] = {
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "OUT_OF_RANGE": InvalidRequestError,
+    "NOT_FOUND": NotFoundError,
+    "ALREADY_EXISTS": AlreadyExistsError,
+    "ABORTED": AbortedError,
+    "FAILED_PRECONDITION": FailedPreconditionError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "UNAUTHENTICATED": PermissionDeniedError,
+    "RESOURCE_EXHAUSTED": ResourceExhaustedError,
+    "UNAVAILABLE": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "UNIMPLEMENTED": UnimplementedError,
+    "INTERNAL": InternalError,
+}
+REASON_CLASSES: Mapping[str, type[PurveyorError]] = {"OUTCOME_UNKNOWN": OutcomeUnknownError}
+
+
+def class_of(code: str, reason: str) -> type[PurveyorError]:
+    """The class of a failure; PurveyorError itself for a code without a family (CANCELLED, UNKNOWN, DATA_LOSS)."""
+    return REASON_CLASSES.get(reason) or CLASSES.get(code, PurveyorError)
