@@ -19,7 +19,7 @@ from purveyor_server.engine.journal import Journal
 from purveyor_server.engine.vault import Vault
 from purveyor_server.engine.work import Assignment
 from purveyor_server.kit import failpoints
-from purveyor_server.providers.contract import Done, NotYet, PlannedStep, WorkSettings
+from purveyor_server.providers.contract import Done, NotYet, Permanent, PlannedStep, WorkSettings
 from purveyor_server.providers.facade import ProviderFacade
 
 
@@ -55,9 +55,12 @@ class Calls:
         """Run ensure or absent; raises a ProviderError."""
         context = self._context(target, make, step, undo=undo)
         point = f"piece.{target.piece.name}.{make}"
-        failpoints.hit(f"{point}.before")
         try:
+            failpoints.hit(f"{point}.before")
             return await self._facade.make(target.piece, make, context)
+        except failpoints.FailpointError as error:
+            message = "a failure was planted here"
+            raise Permanent(message, str(error)) from error
         finally:
             context.returned()
             failpoints.hit(f"{point}.after")

@@ -17,6 +17,7 @@ from purveyor_server.domain.model import Operation, SealedSecret, Step
 from purveyor_server.domain.states import OperationState, StepState, Waiting
 from purveyor_server.engine import transitions
 from purveyor_server.engine.settings import EngineSettings
+from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import Clock
 from purveyor_server.providers.contract import Outputs, PlannedStep
 from purveyor_server.store.contract import Advance, Claimed, Commands, Job, Writes
@@ -72,8 +73,9 @@ class Journal:
         """Commit STARTED of `target`, with RESULT of the step before; False when a cancel was there first."""
         step = self.new_line(target, result.index + 1 if result is not None else len(self.steps))
         percent = self.percent_before(step.index)
+        written = transitions.begin_step if not failpoints.is_off("started") else transitions.forget_to_begin
         operation = await self.advance(
-            lambda job: transitions.begin_step(job, step, result, secrets, percent), f"started-{target.make}"
+            lambda job: written(job, step, result, secrets, percent), f"started-{target.make}"
         )
         if result is not None:
             self.remember(result)

@@ -38,6 +38,14 @@ def begin_step(
     return Writes(quiet=(operation,), steps=(*results, step), secrets=secrets)
 
 
+def forget_to_begin(
+    job: Job, step: Step, finished: Step | None, secrets: tuple[SealedSecret, ...], percent: float
+) -> Writes:
+    """`begin_step` without STARTED: the planted fault that the recovery suite must find (failpoint `started=off`)."""
+    writes = begin_step(job, step, finished, secrets, percent)
+    return replace(writes, steps=tuple(line for line in writes.steps if line is not step))
+
+
 def write_step(job: Job, *steps: Step, secrets: tuple[SealedSecret, ...] = ()) -> Writes:
     """Journal steps alone: a result before a rollback, a saved value, UNDONE of one and UNDOING of the next."""
     return Writes(quiet=(touch(job.operation, job.now),), steps=steps, secrets=secrets)

@@ -122,7 +122,7 @@ class ProviderFacade:
         except Exception as error:
             _log.error("provider failed to give credentials", provider=self.ref.name, error=type(error).__name__)
             raise self._broken("could not give credentials", type(error).__name__) from error
-        if not isinstance(answer, Credentials) or not isinstance(answer.values, dict):
+        if not isinstance(answer, Credentials):
             raise self._broken("gave credentials that are no object", type(answer).__name__)
         self._check_schema("credentials", self.provider.schemas.credentials, answer.values, Permanent)
         return answer
