@@ -160,7 +160,7 @@ class ScriptedProvider:
     async def check(self) -> None:
         """The world is always there."""
 
-    def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:  # noqa: ARG002 - a static plan
+    def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:
         """Instance pieces forward, or backward for a deletion; the login for a binding."""
         match work.verb:
             case Verb.BIND:
