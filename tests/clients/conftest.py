@@ -1,0 +1,37 @@
+"""A scripted broker on a short socket path, and a client of it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from purveyor.client import Client
+from tests.clients.scripted import ScriptedBroker, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="pv-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+async def broker(folder: Path) -> AsyncIterator[ScriptedBroker]:
+    """A scripted broker that listens on `folder/s`."""
+    scripted = ScriptedBroker()
+    async with serving(scripted, folder / "s"):
+        yield scripted
+
+
+@pytest.fixture
+async def client(broker: ScriptedBroker, folder: Path) -> AsyncIterator[Client]:
+    """A client of the scripted broker."""
+    async with Client(f"unix:{folder / 's'}", tenant="t", timeout=10, retry_for=5) as opened:
+        yield opened
