@@ -1,1 +1,9 @@
-"""The gRPC face: decode, call one use-case, encode. No rule of the business lives here."""
+"""The gRPC face: decode, one use-case of the lifecycle, encode. The only part of the server that knows grpc."""
+
+from __future__ import annotations
+
+from purveyor_server.rpc.listeners import ListenError
+from purveyor_server.rpc.server import RpcServer
+from purveyor_server.rpc.settings import RpcSettings
+
+__all__ = ["ListenError", "RpcServer", "RpcSettings"]

@@ -1,0 +1,81 @@
+"""One call while it is served: what the interceptors know of it.
+
+Guarantee: a call can be interrupted from outside (drain) only while its handler runs, and ends then with the given
+refusal; a write to a client that does not read ends after the write time-out.
+Limit: a write that returned was handed to the transport; about 4 MB fit there before a dead reader is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any
+
+from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.lifecycle.contract import Caller
+from purveyor_server.rpc.methods import Kind, Method
+
+EVERY_ROLE = frozenset({"VIEWER", "CONSUMER", "CREDENTIALS_READER", "PLATFORM", "OPERATOR", "ADMIN"})
+LOCAL = "local"
+
+
+class Call:
+    """A call and its bounds. `ends` is a time of the event loop in seconds, None when nothing but the client ends it."""
+
+    __slots__ = (
+        "code", "context", "ends", "interrupted", "kind", "method", "request", "request_id", "scope", "subject",
+        "write_seconds",
+    )  # fmt: skip
+
+    def __init__(self, method: Method, context: Any, request: Any, write_seconds: float) -> None:
+        self.method = method
+        self.context = context
+        self.request = request
+        self.write_seconds = write_seconds
+        self.kind: Kind = method.kind
+        self.request_id = ""
+        self.subject = LOCAL
+        self.code = "OK"
+        self.ends: float | None = None
+        self.scope: asyncio.Timeout | None = None
+        self.interrupted: PurveyorError | None = None
+
+    def interrupt(self, error: PurveyorError) -> None:
+        """End the handler with `error`, if it runs and was not interrupted before."""
+        if self.scope is not None and self.interrupted is None and not self.scope.expired():
+            self.interrupted = error
+            self.scope.reschedule(asyncio.get_running_loop().time())
+
+    async def write(self, message: Any) -> None:
+        """Send one message of a stream. Raises DEADLINE_EXCEEDED when the client has not read for `write_seconds`."""
+        bound = asyncio.timeout(self.write_seconds)
+        try:
+            async with bound:
+                await self.context.write(message)
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise _unread(self.write_seconds) from None
+
+
+def _unread(seconds: float) -> PurveyorError:
+    text = f"the client did not read for {seconds:g} s"
+    return PurveyorError(Reason.DEADLINE_EXCEEDED, text, metadata={"limit_seconds": f"{seconds:g}"})
+
+
+CURRENT: ContextVar[Call] = ContextVar("purveyor_rpc_call")
+
+
+def current_call() -> Call:
+    """The call that this task serves."""
+    return CURRENT.get()
+
+
+def current_caller() -> Caller:
+    """Who calls, as the use-cases want it: until identity exists, the one principal `local` with every role."""
+    call = CURRENT.get()
+    left = None
+    if call.ends is not None:
+        left = timedelta(seconds=max(0.0, call.ends - asyncio.get_running_loop().time()))
+    return Caller(subject=call.subject, tenants=None, roles=EVERY_ROLE, call_id=call.request_id, deadline=left)

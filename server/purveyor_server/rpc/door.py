@@ -1,0 +1,51 @@
+"""The use-cases as this face calls them; `lifecycle.Lifecycle` has this shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Protocol
+
+from purveyor_server.domain.catalog import Catalog
+from purveyor_server.domain.model import Binding, Instance, Json
+from purveyor_server.lifecycle.contract import (
+    Bind,
+    Caller,
+    Deprovision,
+    Listing,
+    OperationDetails,
+    Outcome,
+    PageOf,
+    Provision,
+    Unbind,
+    Update,
+)
+
+
+class Door(Protocol):
+    """One method per use-case; each raises `PurveyorError` with a reason and nothing else on purpose."""
+
+    async def get_catalog(self, caller: Caller, tenant: str) -> Catalog: ...
+    async def provision(self, caller: Caller, request: Provision) -> Outcome: ...
+    async def update(self, caller: Caller, request: Update) -> Outcome: ...
+    async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome: ...
+    async def bind(self, caller: Caller, request: Bind) -> Outcome: ...
+    async def unbind(self, caller: Caller, request: Unbind) -> Outcome: ...
+    async def get_instance(self, caller: Caller, tenant: str, instance_id: str) -> Instance: ...
+    async def list_instances(self, caller: Caller, listing: Listing) -> PageOf: ...
+    async def get_binding(self, caller: Caller, tenant: str, instance_id: str, binding_id: str) -> Binding: ...
+    async def list_bindings(self, caller: Caller, listing: Listing) -> PageOf: ...
+    async def get_credentials(
+        self, caller: Caller, tenant: str, instance_id: str, binding_id: str
+    ) -> dict[str, Json]: ...
+    async def get_operation(self, caller: Caller, operation_id: str, full: bool) -> OperationDetails: ...  # noqa: FBT001
+    async def list_operations(self, caller: Caller, listing: Listing) -> PageOf: ...
+    async def wait_operation(self, caller: Caller, operation_id: str, timeout: timedelta) -> OperationDetails: ...  # noqa: ASYNC109
+    async def cancel_operation(self, caller: Caller, operation_id: str) -> OperationDetails: ...
+    def watch_operation(
+        self,
+        caller: Caller,
+        operation_id: str,
+        full: bool,  # noqa: FBT001
+        heartbeat: timedelta,
+    ) -> AsyncIterator[tuple[OperationDetails, bool]]: ...

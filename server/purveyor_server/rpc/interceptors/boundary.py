@@ -1,0 +1,61 @@
+"""The error boundary: whatever a handler raises becomes a status that may be shown.
+
+Guarantee: `PurveyorError` becomes its status, any other exception INTERNAL with constant text; its traceback goes to the
+log under the request id and never to the caller. CancelledError and the core's own exceptions pass untouched: the client is
+gone or has its answer, and swallowing them leaks.
+Limit: a status that the client does not take within the abort time-out is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import structlog
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # published nowhere else
+
+from purveyor_server.domain.errors import PurveyorError
+from purveyor_server.rpc.calls import Call
+from purveyor_server.rpc.errors import MAX_MESSAGE, STATUS_METADATA, code_of, cut, internal, to_status
+from purveyor_server.rpc.interceptors.around import Proceed
+from purveyor_server.rpc.interceptors.context import REQUEST_ID
+
+_log = structlog.get_logger(__name__)
+# Raised by a write or read on a call whose client has gone; the core ignores it then.
+ClientGoneError: type[Exception] = cygrpc.ExecuteBatchError
+
+
+class Boundary:
+    """Turns exceptions into statuses."""
+
+    def __init__(self, abort_seconds: float) -> None:
+        self._seconds = abort_seconds
+
+    async def around(self, call: Call, proceed: Proceed) -> Any:
+        """Serve the call; never raises anything but AbortError, CancelledError and ClientGoneError."""
+        try:
+            return await proceed(call)
+        except (grpc.aio.AbortError, asyncio.CancelledError, ClientGoneError):
+            raise
+        except PurveyorError as error:
+            refusal = error
+        except Exception:  # noqa: BLE001 - the boundary is where defects end
+            _log.exception("call failed by a defect")
+            refusal = internal(call.request_id)
+        try:
+            await self._abort(call, refusal)
+        finally:
+            del refusal  # its traceback holds this frame: without this every refusal is a cycle for the collector
+
+    async def _abort(self, call: Call, refusal: PurveyorError) -> None:
+        code = code_of(refusal.reason)
+        call.code = code.name
+        details = to_status(refusal, call.request_id).SerializeToString()
+        metadata = ((STATUS_METADATA, details), (REQUEST_ID, call.request_id))
+        try:
+            async with asyncio.timeout(self._seconds):
+                await call.context.abort(code, cut(refusal.message, MAX_MESSAGE), metadata)
+        except TimeoutError:
+            _log.info("client did not take its status", code=code.name)
+            raise asyncio.CancelledError from None  # the quiet end: the core resets the call when it is let go

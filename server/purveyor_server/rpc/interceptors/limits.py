@@ -1,0 +1,76 @@
+"""How many calls may be served at once: short ones, waiting ones and streams, in all and for one caller.
+
+Guarantee: a call above a limit is refused at once with TOO_MANY_CALLS or TOO_MANY_STREAMS and RetryInfo; a waiting call or
+an idle stream never takes the place of a short call.
+Limit: calls of health are not counted, so that a full server can still be asked whether it lives; watches of health are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.rpc.calls import Call
+from purveyor_server.rpc.interceptors.around import Proceed
+from purveyor_server.rpc.methods import Kind
+from purveyor_server.rpc.settings import RpcSettings
+
+
+class Lane:
+    """The calls of one kind: `limit` in all, `per_caller` for one caller."""
+
+    def __init__(self, reason: Reason, noun: str, limit: int, per_caller: int) -> None:
+        self._reason = reason
+        self._noun = noun
+        self._limit = limit
+        self._per_caller = per_caller
+        self._callers: Counter[str] = Counter()
+        self.count = 0
+
+    def take(self, caller: str) -> None:
+        """Count a call in, or raise the refusal."""
+        if self.count >= self._limit:
+            raise self._refusal("process", self._limit)
+        if self._callers[caller] >= self._per_caller:
+            raise self._refusal("caller", self._per_caller)
+        self.count += 1
+        self._callers[caller] += 1
+
+    def give(self, caller: str) -> None:
+        """Count it out."""
+        self.count -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]
+
+    def _refusal(self, scope: str, limit: int) -> PurveyorError:
+        return PurveyorError(
+            self._reason,
+            f"{limit} {self._noun} are being served ({scope})",
+            metadata={"scope": scope, "limit": str(limit), "what": self._noun},
+            quota_subject=scope,
+        )
+
+
+class Limits:
+    """One lane per kind of call."""
+
+    def __init__(self, settings: RpcSettings) -> None:
+        calls = Lane(Reason.TOO_MANY_CALLS, "calls", settings.calls, settings.calls_per_caller)
+        waits = Lane(Reason.TOO_MANY_CALLS, "waiting calls", settings.waits, settings.waits_per_caller)
+        streams = Lane(Reason.TOO_MANY_STREAMS, "streams", settings.streams, settings.streams_per_caller)
+        self.lanes = {Kind.READ: calls, Kind.WRITE: calls, Kind.WAIT: waits, Kind.STREAM: streams}
+
+    async def around(self, call: Call, proceed: Proceed) -> Any:
+        """Serve the call while its lane has room. A write that asks to wait counts as a waiting call."""
+        if call.method.infra and call.kind is not Kind.STREAM:
+            return await proceed(call)
+        if call.method.wait_cap is not None and call.request.HasField("wait"):
+            call.kind = Kind.WAIT
+        lane = self.lanes[call.kind]
+        lane.take(call.subject)
+        try:
+            return await proceed(call)
+        finally:
+            lane.give(call.subject)

@@ -1,0 +1,190 @@
+"""The gRPC server: services, interceptors, listeners, start and drain.
+
+Guarantee: nothing is served before `start()` returned, and after `drain()` returned no handler runs any more, so the store
+may be closed. Start is refused when a method has no place in the method table or an address cannot be used.
+Limit: one per event loop and process; grpc.aio knows no second loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from purveyor.v1 import broker_service_pb2_grpc
+from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.rpc.broker import BrokerService
+from purveyor_server.rpc.door import Door
+from purveyor_server.rpc.health import Health
+from purveyor_server.rpc.interceptors import deadline, messages
+from purveyor_server.rpc.interceptors.around import Around, wrap
+from purveyor_server.rpc.interceptors.boundary import Boundary
+from purveyor_server.rpc.interceptors.context import RequestContext
+from purveyor_server.rpc.interceptors.drain import Drain
+from purveyor_server.rpc.interceptors.limits import Limits
+from purveyor_server.rpc.listeners import Address, ListenError, Port, SocketPlace, UnixSocket, parse_address, probe_port
+from purveyor_server.rpc.methods import SERVICES, infra_method, method_table
+from purveyor_server.rpc.settings import RpcSettings, transport_options
+from purveyor_server.rpc.unknown import UnknownMethods
+
+_log = structlog.get_logger(__name__)
+HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # at run time the class takes no parameters
+# What `add_...Servicer_to_server` of the generated code registers: service name and handlers by method.
+Register = Callable[[Any], None]
+
+
+class RpcServer:
+    """`door` takes the calls, `ping` raises unless the store answers, `listen` are addresses as configured."""
+
+    def __init__(
+        self,
+        door: Door,
+        ping: Callable[[], Awaitable[None]],
+        listen: Sequence[str],
+        settings: RpcSettings | None = None,
+    ) -> None:
+        self.settings = settings or RpcSettings()
+        self.addresses: tuple[str, ...] = ()
+        self._listen = tuple(listen)
+        self._door = door
+        self._methods = method_table(self.settings)
+        names = [service.full_name for service in SERVICES]
+        self.health = Health(ping, names, self.settings)
+        self._reflected = [*names, HEALTH, reflection.SERVICE_NAME]
+        self._places: list[SocketPlace] = []
+        self._tasks = TaskGroup("rpc")
+        self._server: grpc.aio.Server | None = None
+        self.drained = False
+
+    async def start(self) -> tuple[str, ...]:
+        """Listen and serve; returns the bound addresses. Raises ListenError; nothing is left open then."""
+        self.calls = Drain(self.settings.retry_seconds)
+        server = grpc.aio.server(options=transport_options(self.settings))
+        await self.health.prepare()
+        self._add_services(server)
+        try:
+            self.addresses = tuple(self._bind(server, parse_address(text)) for text in self._listen)
+        except ListenError:
+            self._release()
+            await server.stop(None)
+            raise
+        await server.start()
+        self._server = server
+        await self.health.check()
+        self._tasks.start("health", self.health.run())
+        _log.info("serving", addresses=self.addresses)
+        return self.addresses
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        arounds = self._arounds()
+        services: list[Register] = [
+            lambda to: broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
+                BrokerService(self._door, self.settings), to
+            ),
+            lambda to: health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, to),
+        ]
+        if self.settings.reflection:
+            servicer = reflection.aio.ReflectionServicer(self._reflected)
+            services.append(lambda to: reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, to))
+        for register in services:
+            recorder = _Recorder()
+            register(recorder)
+            wrapped = {name: self._wrapped(recorder.service, name, h, arounds) for name, h in recorder.handlers.items()}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(recorder.service, wrapped),))
+        unknown = UnknownMethods(arounds, self.settings.write_seconds, self.settings.call_seconds)
+        server.add_generic_rpc_handlers((unknown,))
+
+    def _arounds(self) -> tuple[Around, ...]:
+        """The interceptors, outermost first."""
+        return (
+            RequestContext(self.calls, self.settings).around,
+            Boundary(self.settings.abort_seconds).around,
+            self.calls.around,
+            Limits(self.settings).around,
+            deadline.around,
+            messages.around,
+        )
+
+    def _wrapped(
+        self, service: str, name: str, handler: grpc.RpcMethodHandler[Any, Any], arounds: Sequence[Around]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        full_name = f"/{service}/{name}"
+        method = self._methods.get(full_name)
+        if method is None:
+            method = infra_method(full_name, self.settings, streaming=bool(handler.response_streaming))
+        decode = handler.request_deserializer
+        if decode is not None and not handler.request_streaming:
+            decode = messages.bounded(decode, self.settings.request_bytes)
+        return wrap(handler, method, arounds, self.settings.write_seconds, decode)
+
+    def _bind(self, server: grpc.aio.Server, address: Address) -> str:
+        if isinstance(address, UnixSocket):
+            return self._bind_socket(server, address)
+        return self._bind_port(server, address)
+
+    def _bind_socket(self, server: grpc.aio.Server, address: UnixSocket) -> str:
+        place = SocketPlace(address)
+        place.claim()
+        self._places.append(place)
+        _add(server, address)
+        return address.target
+
+    @staticmethod
+    def _bind_port(server: grpc.aio.Server, address: Port) -> str:
+        probe_port(address)
+        return address.bound(_add(server, address))
+
+    async def drain(self, grace: float) -> None:
+        """Stop within about `grace` seconds: NOT_SERVING first, new calls refused, streams ended at once, then the rest.
+
+        Short calls get `grace` seconds to finish; what still runs then ends with DRAINING. Idempotent.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await self.health.drain()
+        self.calls.begin()
+        _log.info("draining", live=len(self.calls))
+        finished = await self.calls.idle(grace, infra=False)
+        self.calls.finish()
+        gone = await self.calls.idle(self.settings.stop_seconds, infra=True)
+        await server.stop(0 if gone else self.settings.stop_seconds)
+        # The core's stop returns before the handlers' own clean-up has run.
+        await self.calls.idle(self.settings.stop_seconds, infra=True)
+        await self._tasks.close()
+        self._release()
+        self.drained = True
+        _log.info("drained", finished=finished, left=len(self.calls))
+
+    def _release(self) -> None:
+        for place in self._places:
+            place.release()
+        self._places.clear()
+
+
+class _Recorder:
+    """Takes what the generated registration code gives to a server."""
+
+    def __init__(self) -> None:
+        self.service = ""
+        self.handlers: Handlers = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """The same handlers again, in a form that cannot be taken apart."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
+        """The handlers of one service."""
+        self.service = service_name
+        self.handlers = dict(method_handlers)
+
+
+def _add(server: grpc.aio.Server, address: Address) -> int:
+    try:
+        return server.add_insecure_port(address.target)
+    except RuntimeError:
+        raise ListenError(address.target, "the address could not be bound") from None

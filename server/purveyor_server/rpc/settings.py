@@ -1,0 +1,65 @@
+"""The numbers of the gRPC face, each with its unit and the reason for its default.
+
+Guarantee: every bound of the face (sizes, times, counts) is here and nowhere else.
+Source of the defaults: measurements with grpcio 1.85.1 on two cores; `docs/operating.md` lists them for operators.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes in bytes, times in seconds, the rest are counts."""
+
+    # Sizes. A request above `request_bytes` is refused with a reason; the core refuses above `receive_bytes` without one.
+    request_bytes: int = 1 * MIB
+    receive_bytes: int = 4 * MIB
+    send_bytes: int = 4 * MIB
+    # Transport. The interval between a client's pings lies well below the 60 s that clients use, or jitter trips it.
+    keepalive_seconds: float = 60.0
+    keepalive_timeout_seconds: float = 20.0
+    min_ping_interval_seconds: float = 20.0
+    max_pending_requests: int = 20_000
+    max_pending_requests_hard: int = 40_000
+    # Times.
+    call_seconds: float = 30.0
+    wait_seconds: float = 300.0
+    write_seconds: float = 20.0
+    abort_seconds: float = 5.0
+    heartbeat_seconds: float = 15.0
+    min_heartbeat_seconds: float = 1.0
+    max_heartbeat_seconds: float = 60.0
+    health_interval_seconds: float = 2.0
+    health_timeout_seconds: float = 2.0
+    stop_seconds: float = 2.0
+    retry_seconds: float = 1.0
+    # Counts, in the whole process and for one caller.
+    calls: int = 1_024
+    calls_per_caller: int = 1_024
+    waits: int = 10_000
+    waits_per_caller: int = 10_000
+    streams: int = 20_000
+    streams_per_caller: int = 20_000
+    # Logs: the level of the line of a successful read, and of every other successful call.
+    read_level: str = "debug"
+    level: str = "info"
+    reflection: bool = True
+
+
+def transport_options(settings: RpcSettings) -> list[tuple[str, int]]:
+    """Channel arguments of `grpc.aio.server`."""
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_seconds * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(settings.min_ping_interval_seconds * 1000)),
+        ("grpc.server.max_pending_requests", settings.max_pending_requests),
+        ("grpc.server.max_pending_requests_hard_limit", settings.max_pending_requests_hard),
+        ("grpc.max_receive_message_length", settings.receive_bytes),
+        ("grpc.max_send_message_length", settings.send_bytes),
+    ]
