@@ -1,0 +1,51 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from purveyor.cli import changing, reading, serving
+from purveyor.cli.session import AsJson, Globals
+
+EPILOG = (
+    "Exit codes: 0 done, 1 operation failed, 2 usage or invalid request, 3 not found, 4 conflict, 5 refused in this state, "
+    "6 unavailable, 7 quota or bound reached, 8 not allowed, 9 time-out, 10 defect, 130 interrupted."
+)
+
+app = typer.Typer(
+    help="Order a database, bind to it, watch the work, give it back.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            "-a",
+            envvar="PURVEYOR_ADDRESS",
+            metavar="ADDRESS",
+            help="unix:/path or host:port; without it the broker of `purveyor serve --dev`.",
+            show_default=False,
+        ),
+    ] = None,
+    tenant: Annotated[
+        str, typer.Option("--tenant", "-t", envvar="PURVEYOR_TENANT", metavar="TENANT", help="Whose instances.")
+    ] = "default",
+    json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Order a database, bind to it, watch the work, give it back."""
+    context.obj = Globals(address, tenant, json)
+
+
+reading.add(app)
+changing.add(app)
+serving.add(app)

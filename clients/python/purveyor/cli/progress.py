@@ -1,0 +1,71 @@
+"""An operation on its way, as a bar on a terminal, as lines elsewhere; always on stderr.
+
+Guarantee: with `--json` nothing is shown. The bar is moved by the operation's own stream and survives a server restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from purveyor.cli.render import clean
+from purveyor.values import OperationState, OperationStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from purveyor.cli.session import Session
+    from purveyor.operations import OperationHandle
+
+
+async def finish(session: Session, handle: OperationHandle[Any], limit: float | None) -> OperationStatus:
+    """Show the operation until its end, at most `limit` seconds. Raises OperationFailedError, TimeoutError, PurveyorError."""
+    from purveyor.failures import from_operation  # noqa: PLC0415 - loads gRPC
+
+    async with asyncio.timeout(limit):
+        if session.json:
+            await _each(handle, lambda _: None)
+        elif session.err.is_terminal:
+            await _bar(session, handle)
+        else:
+            await _lines(session, handle)
+    if handle.status.state != OperationState.SUCCEEDED:
+        raise from_operation(handle.status)
+    return handle.status
+
+
+async def _each(handle: OperationHandle[Any], show: Callable[[OperationStatus], None]) -> None:
+    async with aclosing(handle.watch()) as states:
+        async for status in states:
+            show(status)
+
+
+async def _lines(session: Session, handle: OperationHandle[Any]) -> None:
+    await _each(handle, lambda status: session.say(f"{status.percent:3.0f} %  {status.state}  {sentence(status)}"))
+
+
+async def _bar(session: Session, handle: OperationHandle[Any]) -> None:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - for terminals only
+
+    columns = (
+        TextColumn("{task.fields[verb]}"),
+        BarColumn(bar_width=32),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=session.err) as progress:
+        task = progress.add_task("", total=100, verb=handle.status.verb.lower())
+
+        def show(status: OperationStatus) -> None:
+            progress.update(task, completed=status.percent, description=sentence(status), verb=status.verb.lower())
+
+        await _each(handle, show)
+
+
+def sentence(status: OperationStatus) -> str:
+    """What is going on, or why nothing is."""
+    if status.waiting:
+        return clean(f"waiting: {status.waiting.detail or status.waiting.reason.lower()}")
+    return clean(status.sentence or status.state.lower().replace("_", " "))

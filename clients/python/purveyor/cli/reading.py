@@ -1,0 +1,133 @@
+"""Commands that change nothing."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from purveyor.cli.arguments import Filter
+from purveyor.cli.session import Session, command
+
+InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="The instance's id.")]
+BindingId = Annotated[str, typer.Argument(metavar="BINDING", help="The binding's id.")]
+OperationId = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's id.")]
+Deleted = Annotated[bool, typer.Option("--deleted", help="Tombstones too.", show_default=False)]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    for function in (catalog, instances, instance, bindings, binding, credentials, operations, operation, watch):
+        command(app)(function)
+
+
+async def catalog(session: Session) -> None:
+    """What can be ordered."""
+    from purveyor.cli import render  # noqa: PLC0415 - rich only where it is used
+
+    async with session.client() as client:
+        found = await client.catalog()
+    session.emit(found, lambda: render.catalog(found))
+
+
+async def instances(session: Session, filter: Filter = "", deleted: Deleted = False) -> None:  # noqa: A002, FBT002 - names of options
+    """The instances of the tenant, oldest first."""
+    from purveyor.cli import render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = [item async for item in client.instances(filter, show_deleted=deleted)]
+    session.emit(found, lambda: render.instances(found))
+
+
+async def instance(session: Session, instance_id: InstanceId, deleted: Deleted = False) -> None:  # noqa: FBT002 - an option
+    """One instance."""
+    from purveyor.cli import render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = await client.instance(instance_id, show_deleted=deleted)
+    session.emit(found, lambda: render.instance(found))
+
+
+async def bindings(
+    session: Session,
+    instance_id: Annotated[str, typer.Argument(metavar="[INSTANCE]", help="Of one instance.", show_default=False)] = "",
+    filter: Filter = "",  # noqa: A002 - the option's name
+    deleted: Deleted = False,  # noqa: FBT002 - an option
+) -> None:
+    """The bindings of an instance, or of the whole tenant, oldest first."""
+    from purveyor.cli import render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = [item async for item in client.bindings(instance_id, filter, show_deleted=deleted)]
+    session.emit(found, lambda: render.bindings(found))
+
+
+async def binding(session: Session, instance_id: InstanceId, binding_id: BindingId, deleted: Deleted = False) -> None:  # noqa: FBT002 - an option
+    """One binding, without its credentials."""
+    from purveyor.cli import render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = await client.binding(instance_id, binding_id, show_deleted=deleted)
+    session.emit(found, lambda: render.binding(found))
+
+
+async def credentials(
+    session: Session,
+    instance_id: InstanceId,
+    binding_id: BindingId,
+    env: Annotated[  # noqa: FBT002 - an option
+        bool, typer.Option("--env", help="Shell exports: for eval.", show_default=False)
+    ] = False,
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="Of the variables' names.")] = "PURVEYOR_",
+) -> None:
+    """The credentials of a binding, in the clear."""
+    from purveyor.cli import exports, render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = await client.credentials(instance_id, binding_id)
+    if env:
+        sys.stdout.write("\n".join(exports.lines(found.reveal(), prefix)) + "\n")
+    else:
+        session.emit(found.reveal(), lambda: render.credentials(found))
+
+
+async def operations(session: Session, filter: Filter = "") -> None:  # noqa: A002 - the option's name
+    """The operations of the tenant, oldest first."""
+    from purveyor.cli import render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = [item async for item in client.operations(filter)]
+    session.emit(found, lambda: render.operations(found))
+
+
+async def operation(
+    session: Session,
+    operation_id: OperationId,
+    steps: Annotated[bool, typer.Option("--steps", help="With its steps.", show_default=False)] = False,  # noqa: FBT002 - an option
+) -> None:
+    """One operation."""
+    from purveyor.cli import render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        found = (await client.operation(operation_id, steps=steps)).status
+    session.emit(found, lambda: render.operation(found))
+    if steps and not session.json:
+        session.out.print()
+        session.out.print(render.steps(found))
+
+
+async def watch(session: Session, operation_id: OperationId) -> None:
+    """Follow an operation to its end, over restarts of the broker; with --json one line per state."""
+    from purveyor.cli import progress, render  # noqa: PLC0415 - as above
+
+    async with session.client() as client:
+        handle = await client.operation(operation_id)
+        if session.json:
+            async with aclosing(handle.watch()) as states:
+                async for status in states:
+                    session.emit_line(status)
+        await progress.finish(session, handle, None)
+    if not session.json:
+        session.out.print(render.operation(handle.status))
