@@ -145,7 +145,9 @@ def _make_place(place: Path, keep: Path) -> None:
 
 
 def _bad_place(place: Path, why: str) -> Permanent:
-    return Permanent("the embedded PostgreSQL server has no place for its files", f"embedded.cluster_dir {place}: {why}")
+    return Permanent(
+        "the embedded PostgreSQL server has no place for its files", f"embedded.cluster_dir {place}: {why}"
+    )
 
 
 def make_folder(path: Path, user: OsUser) -> None:

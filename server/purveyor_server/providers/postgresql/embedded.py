@@ -6,7 +6,7 @@ server is used as it is; two starters wait for each other.
 Limit: one server per data directory; nothing here restarts a server that dies while nobody asks for it: the provider
 calls `start` again when it finds the server gone.
 
-    python -m purveyor_server.providers.postgresql.embedded start|stop|status DIR
+    python -m purveyor_server.providers.postgresql start|stop|status DIR
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +115,7 @@ class EmbeddedServer:
         if not folders.data.exists():
             cluster.initialise(folders, binaries, user)
             state = self._fresh_port(state)
-        _check_version(folders, binaries, user)
+        _check_version(folders, binaries)
         if not cluster.port_is_free(state.port):
             raise Unreachable("the PostgreSQL server cannot be started", describe_listener(state.port))
         _forget_stale_pid(folders)
@@ -192,7 +191,7 @@ def _speaks_postgres(port: int) -> bool:
         return False
 
 
-def _check_version(folders: Folders, binaries: Path, user: OsUser) -> None:
+def _check_version(folders: Folders, binaries: Path) -> None:
     made_by = (folders.data / "PG_VERSION").read_text(encoding="utf-8").strip()
     share = binaries.parent / "share" / "postgres.bki"
     with share.open(encoding="utf-8") as file:
@@ -223,25 +222,3 @@ def _tail(log: Path) -> str:
 def stop(data_dir: str | Path) -> bool:
     """Stop the server that belongs to `data_dir`, if it runs; True if it did."""
     return EmbeddedServer(data_dir).stop()
-
-
-def main(arguments: list[str]) -> int:
-    """Entry of `python -m`; exit code 0 done, 1 not running, 2 wrong use."""
-    match arguments:
-        case ["start", folder]:
-            return _say(f"running on port {EmbeddedServer(folder).start().port}", code=0)
-        case ["stop", folder]:
-            return _say("stopped", code=0) if stop(folder) else _say("was not running", code=1)
-        case ["status", folder]:
-            state = EmbeddedServer(folder).status()
-            return _say(f"running on port {state.port}", code=0) if state else _say("not running", code=1)
-    return _say("usage: embedded start|stop|status DIR", code=2)
-
-
-def _say(text: str, *, code: int) -> int:
-    sys.stdout.write(text + "\n")
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

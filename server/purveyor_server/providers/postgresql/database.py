@@ -1,0 +1,137 @@
+"""Pieces of an instance in the admin database: its group role and its database.
+
+Guarantee: the database belongs to the broker's role (an owner can let others in), nobody but the instance's group may
+connect to it, and there is no moment at which others could: it is made closed and opened with its rights in place.
+Limit: a prepared transaction left in the database (max_prepared_transactions > 0) keeps it from being dropped until the
+server's operator ends it; an ICU or libc locale must exist in the server.
+"""
+
+from __future__ import annotations
+
+from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, RightsMissing
+from purveyor_server.providers.postgresql.config import PlanSettings
+from purveyor_server.providers.postgresql.pieces import (
+    DATABASE,
+    EXTENSION_SCHEMA,
+    GROUP,
+    LOGIN,
+    DatabaseFacts,
+    SharedPiece,
+    Wanted,
+    find_database,
+    read_wanted,
+    role_exists,
+)
+from purveyor_server.providers.postgresql.sessions import Session
+from purveyor_server.providers.postgresql.sql import ident, literal
+
+# ALTER ROLE may not mention SUPERUSER, REPLICATION and BYPASSRLS without having them: CREATE says it all.
+NO_RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
+LEFT_MEMBERS = """
+SELECT r.rolname FROM pg_auth_members m
+  JOIN pg_roles r ON r.oid = m.member
+  JOIN pg_roles g ON g.oid = m.roleid
+ WHERE g.rolname = $1 AND starts_with(r.rolname, $2)
+ ORDER BY 1
+"""
+
+
+class GroupPiece(SharedPiece):
+    """The role that owns what the bindings make. Nobody logs in as it."""
+
+    name = "group"
+
+    async def _ensure(self, ctx: Context, session: Session) -> Done:
+        read_wanted(ctx)
+        group = ctx.instance_name(GROUP)
+        statements = [f"COMMENT ON ROLE {ident(group)} IS {literal(ctx.marker)}"]
+        if not await role_exists(session, group):
+            statements.insert(0, f"CREATE ROLE {ident(group)} NOLOGIN {NO_RIGHTS}")
+        ctx.report(50, "making the group role")
+        await session.change(ctx, "make_group", *statements)
+        return Done({"role": group})
+
+    async def _absent(self, ctx: Context, session: Session) -> Done:
+        """Logins that are still members go first: their objects went with the database, their names must not stay."""
+        group = ctx.instance_name(GROUP)
+        left = await session.ask(LEFT_MEMBERS, group, f"pv_{LOGIN}_")
+        drops = [f"DROP ROLE IF EXISTS {ident(row['rolname'])}" for row in left]
+        if left or await role_exists(session, group):
+            ctx.report(50, "removing the group role")
+            await session.change(ctx, "drop_group", *drops, f"DROP ROLE IF EXISTS {ident(group)}")
+        return Done()
+
+
+class DatabasePiece(SharedPiece):
+    """The database with its rights and limits."""
+
+    name = "database"
+    weight = 3.0
+
+    async def _ensure(self, ctx: Context, session: Session) -> Done:
+        wanted, database = read_wanted(ctx), ctx.instance_name(DATABASE)
+        limit = wanted.connection_limit
+        facts = await find_database(session, database)
+        if facts is not None and facts.invalid:
+            await session.change(ctx, "drop_invalid_database", f"DROP DATABASE IF EXISTS {ident(database)}")
+            facts = None
+        if facts is not None and not facts.ours:
+            raise Permanent("the database belongs to somebody else", f"{database} belongs to {facts.owner}")
+        if facts is None:
+            ctx.report(10, "creating the database")
+            await session.change(ctx, "create_database", _create(database, limit, wanted.plan))
+        ctx.report(80, "setting rights and limits")
+        await session.change(ctx, "open_database", *_open(ctx, database, limit, wanted))
+        return Done({"database": database, "connection_limit": limit})
+
+    async def _absent(self, ctx: Context, session: Session) -> Done | NotYet:
+        database = ctx.instance_name(DATABASE)
+        facts = await find_database(session, database)
+        if facts is None:
+            return Done()
+        _check_owner(facts, database)
+        if not facts.invalid:
+            ctx.report(10, "closing the database")
+            closing = f"ALTER DATABASE {ident(database)} ALLOW_CONNECTIONS false"
+            await session.change(ctx, "close_database", closing)
+        ctx.report(40, "dropping the database")
+        # FORCE ends every session first; none can come back, the database takes no connections.
+        await session.change(ctx, "drop_database", f"DROP DATABASE IF EXISTS {ident(database)} WITH (FORCE)")
+        return Done()
+
+
+def _check_owner(facts: DatabaseFacts, database: str) -> None:
+    if not facts.ours:
+        detail = f"{database} belongs to {facts.owner}: give it back (ALTER DATABASE ... OWNER TO) or drop it"
+        raise RightsMissing("the database belongs to somebody else", detail)
+
+
+def _create(database: str, limit: int, plan: PlanSettings) -> str:
+    provider = f" LOCALE_PROVIDER {plan.locale_provider}" if plan.locale_provider else ""
+    # The builtin and ICU providers have options of their own beside the libc locale.
+    option = {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}.get(plan.locale_provider or "", "LOCALE")
+    locale = f" {option} {literal(plan.locale)}" if plan.locale else ""
+    return (
+        f"CREATE DATABASE {ident(database)} TEMPLATE template0 ENCODING 'UTF8'{provider}{locale}"
+        f" ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}"
+    )
+
+
+def _open(ctx: Context, database: str, limit: int, wanted: Wanted) -> list[str]:
+    name, group = ident(database), ident(ctx.instance_name(GROUP))
+    return [
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+        f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {group}",
+        f"ALTER DATABASE {name} CONNECTION LIMIT {limit}",
+        f'ALTER DATABASE {name} SET search_path = "$user", public, {EXTENSION_SCHEMA}',
+        _setting(name, "statement_timeout", wanted.plan.statement_timeout_seconds),
+        _setting(name, "idle_in_transaction_session_timeout", wanted.plan.idle_in_transaction_timeout_seconds),
+        f"COMMENT ON DATABASE {name} IS {literal(ctx.marker)}",
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS true",
+    ]
+
+
+def _setting(database: str, key: str, seconds: float | None) -> str:
+    if seconds is None:
+        return f"ALTER DATABASE {database} RESET {key}"
+    return f"ALTER DATABASE {database} SET {key} = {seconds * 1000:.0f}"

@@ -1,0 +1,40 @@
+"""What in the server carries our marker.
+
+Guarantee: exactly the roles and databases whose comment is a marker of the store asked for, in pages.
+Limit: a walk over pages is no snapshot; who may comment on a role or database is its owner or the broker's role, so tenants
+cannot plant a marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from purveyor_server.providers.contract import Owned
+from purveyor_server.providers.postgresql.sessions import Sessions
+
+PAGE = 500
+MARKED = """
+SELECT kind, name, description FROM (
+    SELECT 'role' AS kind, r.rolname::text COLLATE "C" AS name, d.description FROM pg_shdescription d
+      JOIN pg_roles r ON r.oid = d.objoid WHERE d.classoid = 'pg_authid'::regclass
+    UNION ALL
+    SELECT 'database', b.datname::text COLLATE "C", d.description FROM pg_shdescription d
+      JOIN pg_database b ON b.oid = d.objoid WHERE d.classoid = 'pg_database'::regclass) marked
+ WHERE starts_with(description, $1) AND (kind, name) > ($2, $3)
+ ORDER BY kind, name LIMIT $4
+"""
+
+
+async def list_owned(sessions: Sessions, store_id: str) -> AsyncIterator[Owned]:
+    """Everything with the marker `purveyor:<store_id>:<uid>:<revision>`; what does not read so is left out."""
+    after = ("", "")
+    while True:
+        async with sessions.admin() as session:
+            rows = await session.ask(MARKED, f"purveyor:{store_id}:", *after, PAGE)
+        for row in rows:
+            uid, _, revision = row["description"].removeprefix(f"purveyor:{store_id}:").partition(":")
+            if uid and revision.isdecimal():
+                yield Owned(row["kind"], row["name"], uid, int(revision))
+        if len(rows) < PAGE:
+            return
+        after = (rows[-1]["kind"], rows[-1]["name"])

@@ -1,0 +1,185 @@
+"""The provider: plans, credentials, and what it says of itself.
+
+Guarantee: plans are pure; an update has no pivot, since each of its pieces can be set back; credentials carry what client
+libraries expect.
+Limit: contract `postgresql/1` names the steps `group`, `database`, `schema`, `extensions` and `login`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, assert_never
+from urllib.parse import quote, urlencode
+
+from purveyor_server.domain.model import Endpoint, Json
+from purveyor_server.domain.states import Make, Verb
+from purveyor_server.kit.secret import Secret
+from purveyor_server.providers.contract import (
+    Ability,
+    Credentials,
+    Known,
+    Observed,
+    Outputs,
+    Owned,
+    Permanent,
+    PlannedStep,
+    ProviderEnvironment,
+    Schemas,
+    Work,
+)
+from purveyor_server.providers.postgresql.config import SCHEMAS, ServerConfig, SslMode, read_config
+from purveyor_server.providers.postgresql.contents import ExtensionsPiece, SchemaPiece
+from purveyor_server.providers.postgresql.database import DatabasePiece, GroupPiece
+from purveyor_server.providers.postgresql.embedded import EmbeddedServer
+from purveyor_server.providers.postgresql.inventory import list_owned
+from purveyor_server.providers.postgresql.login import LoginPiece
+from purveyor_server.providers.postgresql.observation import observe
+from purveyor_server.providers.postgresql.rights import check_rights
+from purveyor_server.providers.postgresql.sessions import Address, Sessions, Tls
+
+EMBEDDED_SSLMODE: SslMode = "disable"  # loopback only; the wheel's server has no certificate
+_TEXT = {"type": "string", "minLength": 1}
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+class PostgresProvider:
+    """Databases with roles of their own in one PostgreSQL server. Raises PurveyorError(INVALID_REQUEST) for a bad `config`."""
+
+    contract = "postgresql/1"
+    abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED})
+    schemas = Schemas(
+        settings=SCHEMAS["settings"],
+        outputs={
+            "group": _object(role=_TEXT),
+            "database": _object(database=_TEXT, connection_limit={"type": "integer"}),
+            "schema": _object(schema=_TEXT),
+            "extensions": _object(extensions={"type": "array", "items": _TEXT}),
+            "login": _object(host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, sslmode=_TEXT),
+        },
+        credentials=_object(
+            uri=_TEXT, jdbc_uri=_TEXT, host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, password=_TEXT,
+            sslmode=_TEXT,
+        ),
+        secret_fields=frozenset({"password", "uri", "jdbc_uri"}),
+        unique_fields=frozenset({"username", "password"}),
+    )  # fmt: skip
+
+    def __init__(self, config: Mapping[str, Json], environment: ProviderEnvironment) -> None:
+        self._config = read_config(config)
+        self._environment = environment
+        server = self._config.server
+        locate = self._start_embedded if server is None else self._configured
+        self._password = None if server is None else environment.reference(server.password.reference)
+        self._sessions = Sessions(locate, self._config.limits)
+        endpoint = (
+            ("", None, EMBEDDED_SSLMODE)
+            if server is None
+            else (server.public_host or server.host, server.public_port or server.port, server.sslmode)
+        )
+        limits = self._config.limits
+        self._group = GroupPiece(self._sessions, limits)
+        self._database = DatabasePiece(self._sessions, limits)
+        self._schema = SchemaPiece(self._sessions, limits)
+        self._extensions = ExtensionsPiece(self._sessions, limits)
+        self._login = LoginPiece(self._sessions, limits, endpoint)
+
+    async def check(self) -> None:
+        """Raise Unreachable, RightsMissing or Permanent, with the SQL that would help, unless the server can be worked with."""
+        await check_rights(self._sessions)
+
+    def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:  # noqa: ARG002 - the protocol's
+        """The steps of `work`; they do not depend on `done`."""
+        match work.verb:
+            case Verb.PROVISION:
+                pieces = (self._group, self._database, self._schema, *self._extensions_of(work))
+                return [PlannedStep(piece) for piece in pieces]
+            case Verb.UPDATE:  # extensions first: they may refuse, and then nothing was changed
+                return [PlannedStep(self._extensions), PlannedStep(self._database)]
+            case Verb.DEPROVISION:
+                return [PlannedStep(piece, Make.ABSENT) for piece in (self._database, self._group)]
+            case Verb.BIND:
+                return [PlannedStep(self._login)]
+            case Verb.UNBIND:
+                return [PlannedStep(self._login, Make.ABSENT)]
+            case Verb.CLEANUP:
+                raise Permanent("a clean-up follows the plan of its origin")
+        assert_never(work.verb)
+
+    def _extensions_of(self, work: Work) -> tuple[ExtensionsPiece, ...]:
+        """The step is only there when extensions are asked for: it costs a session."""
+        asked = work.want is not None and work.want.parameters.get("extensions")
+        return (self._extensions,) if asked else ()
+
+    def credentials(
+        self,
+        work: Work,  # noqa: ARG002 - the protocol's
+        done: Mapping[str, Outputs],
+        secrets: Mapping[str, Secret],
+    ) -> Credentials:
+        """What client libraries expect: libpq URI, JDBC URI, and the parts."""
+        parts = dict(done["login"])
+        password = secrets["password"].reveal()
+        host, port = str(parts["host"]), int(parts["port"])
+        where = f"{_bracketed(host)}:{port}/{quote(str(parts['database']), safe='')}"
+        user, secret = quote(str(parts["username"]), safe=""), quote(password, safe="")
+        sslmode = str(parts["sslmode"])
+        query = urlencode({"user": parts["username"], "password": password, "sslmode": sslmode})
+        values: dict[str, Json] = {
+            **parts,
+            "password": password,
+            "uri": f"postgresql://{user}:{secret}@{where}?{urlencode({'sslmode': sslmode})}",
+            "jdbc_uri": f"jdbc:postgresql://{where}?{query}",
+        }
+        return Credentials(values, (Endpoint(host, (str(port),), "tcp"),))
+
+    async def observe(self, instance: Known) -> Observed:
+        """Look at the backend; changes nothing."""
+        return await observe(self._sessions, instance)
+
+    def list_owned(self, store_id: str) -> AsyncIterator[Owned]:
+        """Roles and databases whose comment carries the marker of `store_id`."""
+        return list_owned(self._sessions, store_id)
+
+    async def close(self) -> None:
+        """Let go of idle sessions. The server lives on."""
+        await self._sessions.close()
+
+    async def _start_embedded(self) -> Address:
+        options = self._config.embedded_options
+        server = EmbeddedServer(self._environment.data_dir, cluster_dir=options.cluster_dir, os_user=options.os_user)
+        # Cancelling leaves the thread at work; it is bounded by its own time-outs, and the next caller waits for its lock.
+        running = await asyncio.to_thread(server.start)
+        return Address(running.host, running.port, running.user, running.password, running.database)
+
+    async def _configured(self) -> Address:
+        server = self._config.server
+        assert server is not None
+        assert self._password is not None
+        return Address(server.host, server.port, server.user, self._password, server.admin_database, _tls(server))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else quote(host, safe=".-_")
+
+
+def _tls(server: ServerConfig) -> Tls:
+    """What asyncpg takes; a context of our own where a root certificate is named."""
+    if server.sslmode == "disable":
+        return False
+    if not server.sslrootcert or server.sslmode in {"prefer", "require"}:
+        return server.sslmode
+    context = ssl.create_default_context(cafile=server.sslrootcert)
+    context.check_hostname = server.sslmode == "verify-full"
+    return context
