@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Session:
 
     def client(self) -> Client:
         """A client to open with `async with`."""
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a restarting broker is shown by us, not by gRPC's own log
         from purveyor.client import Client  # noqa: PLC0415 - gRPC is loaded by commands that call, not by --help
 
         return Client(self.address, tenant=self.tenant, retry_for=RETRY_SECONDS)
