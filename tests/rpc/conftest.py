@@ -1,0 +1,76 @@
+"""A server of the face alone, on a unix socket, over a scripted door."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from purveyor.v1 import broker_service_pb2_grpc
+from purveyor_server.rpc import RpcServer, RpcSettings
+from tests.rpc.scripted import ScriptedDoor
+
+GRACE_SECONDS = 2.0
+Stub = Any
+
+
+class Store:
+    """The one question that health asks of a store."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.pings = 0
+
+    async def ping(self) -> None:
+        self.pings += 1
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A private folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="pv-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def door() -> ScriptedDoor:
+    return ScriptedDoor()
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def settings() -> RpcSettings:
+    """Overridden by the modules that need other bounds."""
+    return RpcSettings()
+
+
+@pytest.fixture
+async def server(door: ScriptedDoor, store: Store, settings: RpcSettings, folder: Path) -> AsyncIterator[RpcServer]:
+    """A server that listens on `folder/s`; drained at the end."""
+    made = RpcServer(door, store.ping, [f"unix:{folder / 's'}"], settings)  # type: ignore[arg-type] # by script
+    await made.start()
+    yield made
+    await made.drain(GRACE_SECONDS)
+    assert len(made.calls) == 0
+
+
+@pytest.fixture
+async def channel(server: RpcServer) -> AsyncIterator[grpc.aio.Channel]:
+    options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    async with grpc.aio.insecure_channel(server.addresses[0], options=options) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stub(channel: grpc.aio.Channel) -> Stub:
+    return broker_service_pb2_grpc.BrokerServiceStub(channel)
