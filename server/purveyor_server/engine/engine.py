@@ -8,14 +8,15 @@ Limit: one event loop; a provider that blocks it delays everything (leases then 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
 from msgspec.structs import replace
 
-from purveyor_server.domain.model import Operation, PlanSnapshot, ProviderRef, Settings
+from purveyor_server.domain.model import PlanSnapshot, ProviderRef, Settings
+from purveyor_server.domain.states import REMOVALS
+from purveyor_server.engine.agenda import Agenda
 from purveyor_server.engine.calls import Calls, Origin
 from purveyor_server.engine.context import Lease
 from purveyor_server.engine.forward import Forward
@@ -72,7 +73,8 @@ class Engine:
         self._leases: dict[str, tuple[Fence, Lease]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Progress] = {}
-        self._next_due: datetime | None = None
+        self._agenda = Agenda()
+        self._due_now = False
         self._after_tenant = ""
         self._started_at = clock.now()
         self._seen: set[str] = set()  # overdue operations that had their attempt since the start
@@ -89,7 +91,7 @@ class Engine:
         """Begin to look for due operations."""
         self._started_at = self._clock.now()
         self._unsubscribe = self._store.subscribe(self._on_commit)
-        self._wake.set()
+        self._wake_up()
         self._loops.start("claim", self._forever(self._claim_due))
         self._loops.start("renew", self._forever(self._renew_leases))
         self._loops.start("progress", self._forever(self._store_progress))
@@ -123,25 +125,23 @@ class Engine:
 
     # Claiming
 
+    def _wake_up(self) -> None:
+        """Look for due operations now."""
+        self._due_now = True
+        self._wake.set()
+
     def _on_commit(self, commit: Commit) -> None:
         if commit.due:
-            self._wake.set()
-        self._note_due(commit.operations)
-
-    def _note_due(self, operations: Iterable[Operation]) -> None:
-        """Remember the earliest time at which something waiting becomes due, so that nobody polls for it."""
-        for operation in operations:
-            due = operation.due_at
-            if due is None or operation.operation_id in self._slots:
-                continue
-            if self._next_due is None or due < self._next_due:
-                self._next_due = due
+            self._wake_up()
+        for operation in commit.operations:
+            if operation.due_at is not None and not operation.lease_owner:
+                self._agenda.add(operation.due_at)
                 self._wake.set()
 
     async def _claim_due(self) -> None:
         await self._sleep_until_due()
         self._wake.clear()
-        self._next_due = None
+        self._agenda.drop_until(self._clock.now())
         if failpoints.is_off("claim"):
             return  # the recovery suite accepts verbs while nothing works on them
         for claim in self._slots.claims(self._owner, self._after_tenant):
@@ -152,35 +152,44 @@ class Engine:
         self.signals.emit("claimed")
 
     async def _sleep_until_due(self) -> None:
-        if self._wake.is_set():
-            left = 0.0 if self._next_due is None else (self._next_due - self._clock.now()).total_seconds()
-            if left <= 0:
+        """Until the next time on the agenda, a commit that makes something due, or the poll interval."""
+        while True:
+            seconds = min(self._settings.poll, self._agenda.seconds_from(self._clock.now()))
+            if seconds <= 0:
+                return
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
                 return
             self._wake.clear()
-        seconds = self._settings.poll
-        if self._next_due is not None:
-            seconds = min(seconds, max((self._next_due - self._clock.now()).total_seconds(), 0.001))
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            if self._due_now:
+                self._due_now = False
+                return
 
     def _begin(self, claimed: Claimed, asked: float) -> None:
         operation = claimed.operation
+        if operation.operation_id in self._tasks:
+            # Our own lease ran out and this claim took it over: the old run may write nothing more.
+            self._forget(operation.operation_id, self._tasks[operation.operation_id])
         self._slots.take(operation)
         lease = Lease(self._settings.lease.total_seconds(), self._clock.monotonic, asked)
         self._leases[operation.operation_id] = (claimed.fence, lease)
         task = self._work.start(operation.operation_id, self._run(claimed, lease))
         self._tasks[operation.operation_id] = task
-        task.add_done_callback(lambda _task: self._end(operation.operation_id))
+        task.add_done_callback(lambda done: self._end(operation.operation_id, done))
 
-    def _end(self, operation_id: str) -> None:
+    def _forget(self, operation_id: str, task: asyncio.Task[None]) -> None:
+        """Take a run out of the books and stop it."""
+        task.cancel()
         self._slots.give_back(operation_id)
-        self._leases.pop(operation_id, None)
-        self._tasks.pop(operation_id, None)
-        self._progress.pop(operation_id, None)
-        self._wake.set()
+        for book in (self._leases, self._tasks, self._progress):
+            book.pop(operation_id, None)
+
+    def _end(self, operation_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(operation_id) is task:
+            self._forget(operation_id, task)
+        self._wake_up()
         self.signals.emit("ended")
 
     # Running
@@ -214,7 +223,7 @@ class Engine:
         origin = Origin(self._store.store_id, self._store.epoch)
         calls = Calls(journal, assigned, facade, lease, vault, origin, self._report)
         forward = Forward(
-            journal, calls, vault, facade, assigned, self._settings, overdue=self._overdue_attempt(claimed.operation)
+            journal, calls, vault, facade, assigned, self._settings, overdue=self._overdue_attempt(claimed)
         )
         rollback = Rollback(journal, calls, facade, assigned, self._settings)
         await Runner(journal, calls, forward, rollback, self._settings).run()
@@ -233,8 +242,11 @@ class Engine:
                 plans[digest] = plan
         return claimed if plans == claimed.plans else replace(claimed, plans=plans)
 
-    def _overdue_attempt(self, operation: Operation) -> bool:
+    def _overdue_attempt(self, claimed: Claimed) -> bool:
         """One forward attempt for an operation whose time ran out while no broker was there to work on it."""
+        operation = claimed.operation
+        if operation.verb in REMOVALS and not claimed.steps:
+            return True  # what was never tried is tried once, however late its turn came
         deadline = operation.deadline
         if deadline is None or deadline > self._started_at or operation.operation_id in self._seen:
             return False
