@@ -1,0 +1,180 @@
+"""The composition root: which part gets what, in which order parts start, and in the reverse order stop.
+
+Guarantee: callers are served only when everything below answers; what fails to start closes all that was started before
+it; at the stop the store is closed last, after every handler, running step and provider has let go of it.
+Limit: an unreachable backend does not stop the start: its operations are parked and the log names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from purveyor_server.app.checks import read_catalog
+from purveyor_server.app.folders import note_endpoint, prepare_data_dir
+from purveyor_server.app.refusals import Exit, StartRefusedError
+from purveyor_server.app.upkeep import keep_retention, watch_until_ready
+from purveyor_server.config.catalog import CatalogFile
+from purveyor_server.config.problems import ConfigError
+from purveyor_server.config.settings import Settings, over
+from purveyor_server.domain.catalog import Catalog
+from purveyor_server.domain.errors import PurveyorError
+from purveyor_server.engine.engine import Engine
+from purveyor_server.kit.clock import Clock, SystemClock
+from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.lifecycle.lifecycle import Lifecycle
+from purveyor_server.providers.contract import ProviderFactory
+from purveyor_server.providers.registry import ProviderRegistry, installed_factories
+from purveyor_server.rpc import ListenError, RpcServer, RpcSettings
+from purveyor_server.security.keyfile import KeyFileError, Keyring, unlock
+from purveyor_server.store.contract import Store
+from purveyor_server.store.sqlite.errors import StoreOpenError
+from purveyor_server.store.sqlite.store import open_store
+from purveyor_server.watch.operations import OperationHub
+
+_log = structlog.get_logger(__name__)
+STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the next part is stopped all the same
+
+
+def rpc_settings(settings: Settings) -> RpcSettings:
+    """Limits and times as the gRPC face takes them."""
+    given = settings.limits.model_dump()
+    for name, field in (
+        ("call_timeout", "call_seconds"),
+        ("max_wait", "wait_seconds"),
+        ("write_timeout", "write_seconds"),
+        ("heartbeat", "heartbeat_seconds"),
+    ):
+        given[field] = given.pop(name)
+    return over(RpcSettings(), given | {"reflection": settings.listen.reflection})
+
+
+class Broker:
+    """One running broker; `start`, then `stop` once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        factories: dict[str, ProviderFactory] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.addresses: tuple[str, ...] = ()
+        self._clock = clock or SystemClock()
+        self._factories = installed_factories() if factories is None else factories
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Start every part; raises StartRefusedError after closing what was started."""
+        try:
+            await self._start()
+        except BaseException as failure:
+            await self._stack.aclose()
+            refusal = _refusal(failure)
+            if refusal is not None:
+                raise refusal from failure
+            raise
+
+    async def stop(self) -> None:
+        """Stop every part, the last started first. A part that fails to stop is logged and the next one is stopped."""
+        await self._stack.aclose()
+        _log.info("stopped")
+
+    async def _start(self) -> None:
+        settings = self.settings
+        providers_dir = settings.data_dir / "providers"
+        file = read_catalog(settings.catalog, self._factories, providers_dir, os.environ)
+        prepare_data_dir(settings.data_dir)
+        store = await self._open_store()
+        keys = await unlock(store, settings.keys)
+        catalog = await _apply(store, file)
+        registry = self._open_registry(store, providers_dir)
+        hub = OperationHub()
+        self._stack.callback(store.subscribe(hub.on_commit))
+        self._start_upkeep(store, registry, file)
+        await self._start_engine(store, registry, keys, hub)
+        await self._serve(store, catalog, registry, keys, hub)
+
+    async def _open_store(self) -> Store:
+        settings = self.settings.store.values()
+        store = await open_store(self.settings.database, clock=self._clock, settings=settings)
+        self._on_stop("store", store.close, settings.close_timeout)
+        _log.info("store opened", store_id=store.store_id, epoch=store.epoch, head=store.head)
+        return store
+
+    def _open_registry(self, store: Store, folder: Path) -> ProviderRegistry:
+        registry = ProviderRegistry(
+            self._factories, folder, store.store_id, self._clock, settings=self.settings.providers.values()
+        )
+        self._on_stop("providers", registry.close, timedelta(seconds=30))
+        return registry
+
+    def _start_upkeep(self, store: Store, registry: ProviderRegistry, file: CatalogFile) -> None:
+        tasks = TaskGroup("upkeep")
+        self._on_stop("upkeep", tasks.close, timedelta(seconds=10))
+        retention = self.settings.retention
+        tasks.start("retention", keep_retention(store, retention.values(), retention.interval))
+        for name, ref in file.providers.items():
+            tasks.start(f"check {name}", watch_until_ready(registry, ref))
+
+    async def _start_engine(self, store: Store, registry: ProviderRegistry, keys: Keyring, hub: OperationHub) -> None:
+        settings = self.settings.engine.values()
+        engine = Engine(store, registry, keys.sealer, self._clock, settings, hub.progress)
+        registry.on_close = engine.circuit_closed
+        await engine.start()
+        self._on_stop("engine", engine.stop, timedelta(seconds=settings.stop_grace))
+
+    async def _serve(
+        self, store: Store, catalog: Catalog, registry: ProviderRegistry, keys: Keyring, hub: OperationHub
+    ) -> None:
+        settings = self.settings
+        door = Lifecycle(store, catalog, registry, hub, keys, self._clock)
+        listen = [address.text for address in settings.listen.addresses]
+        server = RpcServer(door, store.ping, listen, rpc_settings(settings))
+        self.addresses = await server.start()
+        grace = settings.listen.drain
+        self._on_stop("rpc", lambda: server.drain(grace.total_seconds()), grace)
+        endpoint = note_endpoint(settings.data_dir, self.addresses)
+        self._stack.callback(endpoint.unlink, missing_ok=True)
+        _log.info("started", addresses=self.addresses, endpoint=str(endpoint))
+
+    def _on_stop(self, part: str, stop: Callable[[], Awaitable[None]], grace: timedelta) -> None:
+        """Stop `part` when its turn comes, within its grace and a margin; what goes wrong there is logged."""
+
+        async def run() -> None:
+            try:
+                async with asyncio.timeout((grace + STOP_MARGIN).total_seconds()):
+                    await stop()
+            except Exception:  # noqa: BLE001 - the parts below must be stopped whatever this one does
+                _log.exception("part did not stop cleanly", part=part)
+
+        self._stack.push_async_callback(run)
+
+
+async def _apply(store: Store, file: CatalogFile) -> Catalog:
+    """Store the catalog and its plan snapshots before anybody can order from it."""
+    snapshots = tuple(Catalog(file.services).snapshots.values())
+    version = await store.apply_catalog(file.digest, file.text, snapshots)
+    _log.info("catalog applied", version=version.version, services=len(file.services), plans=len(snapshots))
+    return Catalog(file.services, version.version, version.digest)
+
+
+def _refusal(failure: BaseException) -> StartRefusedError | None:
+    """The refusal that a failed start amounts to; None when it is a defect."""
+    if isinstance(failure, ConfigError):
+        return StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}")
+    if isinstance(failure, StoreOpenError):
+        return StartRefusedError(Exit.STORE, f"the store cannot be opened: {failure.message}")
+    if isinstance(failure, KeyFileError):
+        return StartRefusedError(Exit.STORE, f"the store cannot be unlocked: {failure}")
+    if isinstance(failure, PurveyorError):
+        return StartRefusedError(Exit.STORE, f"the store does not answer: {failure}")
+    if isinstance(failure, ListenError):
+        return StartRefusedError(Exit.LISTEN, str(failure))
+    return failure if isinstance(failure, StartRefusedError) else None

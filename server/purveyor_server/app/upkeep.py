@@ -1,0 +1,73 @@
+"""Background work of a running broker that belongs to no operation: retention, and asking backends whether they answer.
+
+Guarantee: a failure is logged and the loop goes on; nothing here can stop the broker or delay its start.
+Limit: one process does it all; replicas will need a lease for retention.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from purveyor_server.domain.errors import PurveyorError
+from purveyor_server.domain.model import ProviderRef
+from purveyor_server.kit.backoff import Backoff
+from purveyor_server.providers.contract import ProviderError, RightsMissing, Unreachable
+from purveyor_server.providers.registry import ProviderRegistry
+from purveyor_server.store.contract import Commands, Retention
+
+_log = structlog.get_logger(__name__)
+CHECK_AGAIN = Backoff(first=5.0, ceiling=60.0)  # seconds between two questions to a backend that is not ready
+PAUSE = 0.02  # seconds between two pages of retention, so that commands of callers get in between
+
+
+async def keep_retention(store: Commands, policy: Retention, interval: timedelta) -> None:
+    """Forget what may be forgotten, now and every `interval`, for ever."""
+    while True:
+        try:
+            removed = await retain_all(store, policy)
+            if removed:
+                _log.info("retention removed rows", rows=removed)
+        except PurveyorError as failure:
+            _log.warning("retention failed", reason=str(failure.reason))
+        await asyncio.sleep(interval.total_seconds())
+
+
+async def retain_all(store: Commands, policy: Retention) -> int:
+    """Call `retain` until nothing is left to remove; returns the number of rows removed."""
+    total = 0
+    while removed := await store.retain(policy):
+        total += removed
+        await asyncio.sleep(PAUSE)
+    return total
+
+
+async def watch_until_ready(registry: ProviderRegistry, ref: ProviderRef) -> None:
+    """Ask the backend of `ref` until it can be worked with; each new answer is logged once."""
+    said = ""
+    attempt = 0
+    while True:
+        failure = (await registry.check([ref]))[ref.name]
+        if failure is None:
+            _log.info("provider is ready", provider=ref.name, kind=ref.kind)
+            return
+        words = f"{type(failure).__name__} {failure}"
+        if words != said:
+            said = words
+            _report(ref, failure)
+        await asyncio.sleep(CHECK_AGAIN.delay(attempt))
+        attempt += 1
+
+
+def _report(ref: ProviderRef, failure: Exception) -> None:
+    fields = {"provider": ref.name, "kind": ref.kind, "problem": str(failure)}
+    if isinstance(failure, ProviderError) and failure.detail:
+        fields["detail"] = failure.detail
+    if isinstance(failure, RightsMissing):
+        _log.error("provider lacks rights in its backend", **fields)
+    elif isinstance(failure, Unreachable | TimeoutError):
+        _log.warning("provider does not reach its backend", **fields)
+    else:
+        _log.error("provider cannot be used", **fields)

@@ -1,0 +1,209 @@
+"""The settings of a broker: every number with its unit, every default, one model per section.
+
+Guarantee: values are frozen, unknown keys are refused, and no setting holds a secret: what must stay secret is in a file
+or an environment variable that a reference names.
+Limit: a section shows what an operator may need; the parts have further numbers of their own (`EngineSettings`, ...).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from purveyor_server.config.values import Address, Duration, Size, parse_address, parse_addresses
+from purveyor_server.engine.settings import EngineSettings
+from purveyor_server.providers.facade import FacadeSettings
+from purveyor_server.store.contract import Retention
+from purveyor_server.store.sqlite.settings import SqliteSettings
+
+S = TypeVar("S", bound=msgspec.Struct)
+_ENGINE, _SQLITE, _FACADE = EngineSettings(), SqliteSettings(), FacadeSettings()
+MIN_LEASE = timedelta(seconds=3)
+MIB = 1024 * 1024
+# An operation is kept at least this long after its end: clients may ask for its outcome that late.
+MIN_OPERATION_RETENTION = timedelta(days=30)
+
+
+def _absolute(value: Path) -> Path:
+    return value.expanduser().absolute()
+
+
+def _seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+def _kept_long_enough(value: timedelta) -> timedelta:
+    if value < MIN_OPERATION_RETENTION:
+        raise ValueError("must be at least 30d: clients may ask for an outcome that late")
+    return value
+
+
+def _long_enough(value: timedelta) -> timedelta:
+    if value < MIN_LEASE:
+        raise ValueError(f"must be at least {MIN_LEASE.total_seconds():.0f}s: a third of it is left when work stops")
+    return value
+
+
+def _not_empty(value: Any) -> Any:
+    if not value:
+        raise ValueError("must name at least one address")
+    return value
+
+
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+FilePath = Annotated[Path, AfterValidator(_absolute)]
+Addresses = Annotated[
+    tuple[Annotated[Address, PlainValidator(parse_address)], ...],
+    AfterValidator(_not_empty),
+    BeforeValidator(parse_addresses),
+]
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+
+
+class ListenSettings(Section):
+    """Where the broker listens, and for how long it lets calls finish when it stops."""
+
+    addresses: Addresses = ()
+    drain: Duration = _seconds(5.0)
+    reflection: bool = True
+
+
+class LogSettings(Section):
+    """Logs, to standard error."""
+
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class StoreSettings(Section):
+    """The SQLite store."""
+
+    queue_limit: Count = _SQLITE.queue_limit
+    batch_limit: Count = _SQLITE.batch_limit
+    command_timeout: Duration = _SQLITE.command_timeout
+    close_timeout: Duration = _SQLITE.close_timeout
+    readers: Annotated[int, Field(ge=1, le=64)] = _SQLITE.readers
+    read_timeout: Duration = _SQLITE.read_timeout
+    cache_bytes: Size = _SQLITE.cache_bytes
+    wal_limit_bytes: Size = _SQLITE.wal_limit_bytes
+    low_water_bytes: Size = _SQLITE.low_water_bytes
+
+    def values(self) -> SqliteSettings:
+        """As the store takes them."""
+        return over(_SQLITE, self.model_dump())
+
+
+class EngineSection(Section):
+    """Bounds of running operations."""
+
+    running: Count = _ENGINE.running
+    per_provider: Count = _ENGINE.per_provider
+    per_tenant: Count = _ENGINE.per_tenant
+    reserved: Count = _ENGINE.reserved
+    lease: Annotated[Duration, AfterValidator(_long_enough)] = _ENGINE.lease
+    max_attempts: Count = _ENGINE.max_attempts
+    retry_first: Duration = _seconds(_ENGINE.retry.first)
+    retry_ceiling: Duration = _seconds(_ENGINE.retry.ceiling)
+    cleanup_retry_first: Duration = _seconds(_ENGINE.cleanup_retry.first)
+    cleanup_retry_ceiling: Duration = _seconds(_ENGINE.cleanup_retry.ceiling)
+    cleanup_budget: Duration = _seconds(_ENGINE.cleanup_budget)
+    rollback_budget: Duration = _seconds(_ENGINE.rollback_budget)
+    stop_grace: Duration = _seconds(_ENGINE.stop_grace)
+
+    def values(self) -> EngineSettings:
+        """As the engine takes them."""
+        given = self.model_dump()
+        for name in ("retry", "cleanup_retry"):
+            first, ceiling = given.pop(f"{name}_first"), given.pop(f"{name}_ceiling")
+            bounds = {"first": first.total_seconds(), "ceiling": ceiling.total_seconds()}
+            given[name] = getattr(_ENGINE, name)._replace(**bounds)
+        return over(_ENGINE, given)
+
+
+class ProviderSettings(Section):
+    """The guard around every provider."""
+
+    call_timeout: Duration = _seconds(_FACADE.call)
+    settle_timeout: Duration = _seconds(_FACADE.settle)
+    cancel_grace: Duration = _seconds(_FACADE.grace)
+
+    def values(self) -> FacadeSettings:
+        """As the facade takes them."""
+        return FacadeSettings(
+            self.call_timeout.total_seconds(), self.settle_timeout.total_seconds(), self.cancel_grace.total_seconds()
+        )
+
+
+class LimitSettings(Section):
+    """Bounds of what callers may ask for at once; `_per_caller` is the share of one caller."""
+
+    request_bytes: Annotated[Size, Field(ge=1024, le=4 * MIB)] = MIB
+    call_timeout: Duration = _seconds(30.0)
+    max_wait: Duration = _seconds(300.0)
+    write_timeout: Duration = _seconds(20.0)
+    heartbeat: Duration = _seconds(15.0)
+    calls: Count = 1_024
+    calls_per_caller: Count = 1_024
+    waits: Count = 10_000
+    waits_per_caller: Count = 10_000
+    streams: Count = 20_000
+    streams_per_caller: Count = 20_000
+
+
+class RetentionSettings(Section):
+    """What may be forgotten, and how often that is looked after."""
+
+    operations: Annotated[Duration, AfterValidator(_kept_long_enough)] = MIN_OPERATION_RETENTION
+    tombstones: Duration = timedelta(days=30)
+    events: Duration = timedelta(days=7)
+    max_events: Count = 1_000_000
+    interval: Duration = timedelta(hours=1)
+
+    def values(self) -> Retention:
+        """As the store takes them."""
+        return Retention(self.operations, self.tombstones, self.events, self.max_events)
+
+
+class Settings(Section):
+    """All of it. `catalog` None stands for the built-in one."""
+
+    data_dir: FilePath
+    catalog: FilePath | None = None
+    key_file: FilePath | None = None
+    listen: ListenSettings = ListenSettings()
+    log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
+    engine: EngineSection = EngineSection()
+    providers: ProviderSettings = ProviderSettings()
+    limits: LimitSettings = LimitSettings()
+    retention: RetentionSettings = RetentionSettings()
+
+    @property
+    def keys(self) -> Path:
+        """Where the key file is."""
+        return self.key_file or self.data_dir / "keys"
+
+    @property
+    def database(self) -> Path:
+        """Where the store is."""
+        return self.data_dir / "purveyor.db"
+
+
+def over(defaults: S, given: dict[str, Any]) -> S:
+    """`defaults` with what was given: a duration becomes seconds where the part counts in seconds."""
+    fitted = {
+        name: value.total_seconds()
+        if isinstance(value, timedelta) and isinstance(getattr(defaults, name), float)
+        else value
+        for name, value in given.items()
+    }
+    return msgspec.structs.replace(defaults, **fitted)

@@ -1,0 +1,105 @@
+"""A broker in a process of its own: it starts, answers, stops gracefully, and survives being killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from purveyor_server.app import commands
+from purveyor_server.app.refusals import Exit, StartRefusedError
+from purveyor_server.kit import failpoints
+from tests.unit.app_process import Process, Site, serving
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_it_serves_and_says_where(site: Site) -> None:
+    with Process(site):
+        assert (site.data / "endpoint").read_text() == f"{site.socket}\n"
+        assert serving(site.socket)
+        assert stat.S_IMODE(site.data.stat().st_mode) == 0o700
+
+
+def test_sigterm_ends_it_with_zero_and_frees_everything(site: Site) -> None:
+    with Process(site) as first:
+        assert first.send(signal.SIGTERM) == 0
+        assert [first.wait_for(event)["event"] for event in ("stopping", "drained", "stopped")]
+        assert not (site.data / "endpoint").exists()
+
+    with Process(site) as second:
+        assert second.wait_for("store opened")["epoch"] == 2
+        assert second.send(signal.SIGINT) == 0
+
+
+def test_a_killed_broker_starts_again(site: Site) -> None:
+    with Process(site) as first:
+        assert first.send(signal.SIGKILL) == -signal.SIGKILL
+
+    with Process(site) as second:
+        assert serving(site.socket)
+        assert second.send(signal.SIGTERM) == 0
+
+
+def test_an_unreachable_backend_is_named_and_does_not_stop_the_start(site: Site) -> None:
+    with Process(site) as process:
+        line = process.wait_for("provider does not reach its backend")
+
+    assert (line["provider"], line["level"]) == ("main", "warning")
+
+
+def test_a_port_that_the_system_chose_is_noted(tmp_path: Path) -> None:
+    site = Site(tmp_path, '[listen]\naddresses = ["127.0.0.1:0"]\n')
+
+    with Process(site):
+        address = (site.data / "endpoint").read_text().strip()
+        assert serving(address)
+
+
+def test_the_same_catalog_makes_no_new_version_and_a_changed_one_does(site: Site) -> None:
+    versions = []
+    for text in (site.catalog.read_text(), site.catalog.read_text(), site.catalog.read_text() + "# changed\n"):
+        site.catalog.write_text(text)
+        with Process(site) as process:
+            versions.append(process.wait_for("catalog applied")["version"])
+            process.send(signal.SIGTERM)
+
+    assert versions == [1, 1, 2]
+
+
+async def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    stopping = asyncio.Event()
+
+    commands._on_signal(stopping, signal.SIGTERM)
+    assert (stopping.is_set(), codes) == (True, [])
+    commands._on_signal(stopping, signal.SIGTERM)
+
+    assert codes == [128 + signal.SIGTERM]
+
+
+async def test_armed_failpoints_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def __init__(self, _settings: object) -> None:
+            structlog.get_logger().info("made")
+
+        async def start(self) -> None:
+            raise StartRefusedError(Exit.LISTEN, "no")
+
+    monkeypatch.setattr(commands, "Broker", Refusing)
+    monkeypatch.setattr(failpoints, "armed", True)
+    with capture_logs() as lines:
+        code = await commands.serve(None)  # type: ignore[arg-type] # the fake looks at no setting
+
+    assert code == Exit.LISTEN
+    assert lines[0]["event"].startswith("failpoints are armed")

@@ -1,0 +1,216 @@
+"""Settings: every bad value is named by its path, all of them at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from purveyor_server.app.parts import rpc_settings
+from purveyor_server.config.problems import ConfigError
+from purveyor_server.config.sources import load
+from purveyor_server.config.values import parse_address, parse_duration, parse_size
+from purveyor_server.engine.settings import EngineSettings
+from purveyor_server.providers.facade import FacadeSettings
+from purveyor_server.rpc.settings import RpcSettings
+from purveyor_server.store.sqlite.settings import SqliteSettings
+
+CATALOG = 'catalog = "catalog.yaml"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "purveyor.toml"
+
+
+def problems(file: Path, text: str, environ: dict[str, str] | None = None) -> list[str]:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ or {})
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_catalog_is_all_that_must_be_given(file: Path, tmp_path: Path) -> None:
+    file.write_text(CATALOG)
+
+    settings = load(file, {"XDG_STATE_HOME": str(tmp_path)})
+
+    assert settings.catalog == tmp_path / "catalog.yaml"
+    assert settings.data_dir == tmp_path / "purveyor"
+    assert settings.keys == tmp_path / "purveyor" / "keys"
+    assert [address.socket for address in settings.listen.addresses] == [tmp_path / "purveyor" / "broker.sock"]
+    assert (settings.log.format, settings.log.level) == ("json", "info")
+
+
+def test_dev_needs_nothing(tmp_path: Path) -> None:
+    settings = load(None, {"XDG_STATE_HOME": str(tmp_path)}, dev=True)
+
+    assert settings.catalog is None
+    assert settings.data_dir == tmp_path / "purveyor" / "dev"
+    assert settings.log.format == "console"
+
+
+def test_the_parts_get_their_values(file: Path) -> None:
+    file.write_text(
+        CATALOG
+        + 'data_dir = "data"\n[listen]\naddresses = ["127.0.0.1:7070", "unix:/run/p/b.sock"]\ndrain = "5s"\nreflection = false\n'
+        + '[engine]\nrunning = 7\nlease = "45s"\nretry_first = "100ms"\nstop_grace = 3\n'
+        + '[store]\nlow_water_bytes = "1GiB"\nread_timeout = "2s"\n'
+        + '[limits]\nmax_wait = "1m"\nstreams = 5\n[providers]\ncall_timeout = "1m"\n'
+        + '[retention]\noperations = "60d"\nmax_events = 9\n'
+    )
+    settings = load(file, {})
+
+    engine, store, rpc = settings.engine.values(), settings.store.values(), rpc_settings(settings)
+    assert settings.data_dir == file.parent / "data"
+    assert [address.text for address in settings.listen.addresses] == ["127.0.0.1:7070", "unix:/run/p/b.sock"]
+    assert (engine.running, engine.lease, engine.retry.first, engine.stop_grace) == (7, timedelta(seconds=45), 0.1, 3.0)
+    assert (store.low_water_bytes, store.read_timeout) == (1024**3, timedelta(seconds=2))
+    assert (rpc.wait_seconds, rpc.streams, rpc.reflection) == (60.0, 5, False)
+    assert settings.listen.drain == timedelta(seconds=5)
+    assert settings.providers.values().call == 60.0
+    assert settings.retention.values().operations == timedelta(days=60)
+
+
+def test_defaults_are_those_of_the_parts(tmp_path: Path) -> None:
+    settings = load(None, {"XDG_STATE_HOME": str(tmp_path)}, dev=True)
+
+    assert settings.engine.values() == EngineSettings()
+    assert settings.store.values() == SqliteSettings()
+    assert settings.providers.values() == FacadeSettings()
+    assert rpc_settings(settings) == RpcSettings()
+
+
+def test_the_environment_goes_over_the_file(file: Path) -> None:
+    file.write_text(CATALOG + "[engine]\nrunning = 7\nreserved = 2\n")
+
+    settings = load(
+        file,
+        {
+            "PURVEYOR_ENGINE__RUNNING": "9",
+            "PURVEYOR_DATA_DIR": "/var/lib/p",
+            "PURVEYOR_LISTEN__ADDRESSES": "127.0.0.1:1, [::1]:2",
+            "PURVEYOR_LISTEN__REFLECTION": "false",
+        },
+    )
+
+    assert (settings.engine.running, settings.engine.reserved) == (9, 2)
+    assert settings.data_dir == Path("/var/lib/p")
+    assert [address.port for address in settings.listen.addresses] == [1, 2]
+    assert settings.listen.reflection is False
+
+
+def test_variables_of_client_and_tests_are_left_alone(file: Path) -> None:
+    file.write_text(CATALOG)
+
+    others = {"PURVEYOR_ADDRESS": "unix:/x", "PURVEYOR_FAILPOINTS": "a=kill", "PURVEYOR_TENANT": "t"}
+
+    assert load(file, others) == load(file, {})
+
+
+def test_every_problem_is_named_by_its_path_at_once(file: Path) -> None:
+    text = """
+data_dir = 5
+unknown = 1
+[listen]
+addresses = ["0.0.0.0:7070", "127.0.0.1:99999", "unix:relative", "example.com:1", "nonsense", "127.0.0.1:1"]
+[engine]
+running = 0
+runing = 3
+lease = "1s"
+[log]
+level = "loud"
+[store]
+low_water_bytes = "many"
+[retention]
+operations = "29d"
+[limits]
+max_wait = "0s"
+"""
+    environ = {"PURVEYOR_ENGINE__PER_TENANT": "few", "PURVEYOR_ENGIN__RUNNING": "1"}
+
+    assert sorted(problems(file, text, environ)) == sorted(
+        [
+            "data_dir: must be a path",
+            "unknown: is not a known key",
+            "PURVEYOR_ENGIN__RUNNING: engin: is not a known key; did you mean 'engine'?",
+            "listen.addresses[0]: a listener without TLS must be a loopback address or a unix socket",
+            "listen.addresses[1]: must be like 127.0.0.1:7070, [::1]:7070 or unix:/run/purveyor/broker.sock",
+            "listen.addresses[2]: the path of a unix socket must be absolute: unix:/run/purveyor/broker.sock",
+            "listen.addresses[3]: the host must be an IP address or localhost",
+            "listen.addresses[4]: must be like 127.0.0.1:7070, [::1]:7070 or unix:/run/purveyor/broker.sock",
+            "engine.running: must be greater than or equal to 1",
+            "PURVEYOR_ENGINE__PER_TENANT: engine.per_tenant: must be a whole number",
+            "engine.runing: is not a known key; did you mean 'running'?",
+            "engine.lease: must be at least 3s: a third of it is left when work stops",
+            "log.level: must be 'debug', 'info', 'warning' or 'error'",
+            "store.low_water_bytes: must be a number of bytes, or a text like 512KiB, 64MiB or 1GiB",
+            "retention.operations: must be at least 30d: clients may ask for an outcome that late",
+            "limits.max_wait: must be longer than zero",
+            "catalog: is required: the path of a catalog file (`purveyor serve --dev` brings one of its own)",
+        ]
+    )
+
+
+def test_a_section_that_is_none_is_named(file: Path) -> None:
+    assert problems(file, CATALOG + "engine = 5\nlisten = 'x'\n", {"PURVEYOR_ENGINE__RUNNING": "1"}) == [
+        "listen: must be a table of keys and values",
+        "engine: must be a table of keys and values",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(b"a = ", "is not TOML: Invalid value"), (b"\xff", "is not UTF-8"), (b"#" * 1_048_577, "larger than")],
+)
+def test_what_is_no_toml_is_named(file: Path, text: bytes, expected: str) -> None:
+    file.write_bytes(text)
+
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load(file, {})
+    assert str(caught.value).startswith(str(file))
+
+
+def test_a_missing_file_is_named(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"purveyor\.toml: No such file"):
+        load(file, {})
+
+
+def test_a_value_in_the_wrong_place_is_not_repeated(file: Path) -> None:
+    assert not any(
+        "hunter2" in text for text in problems(file, CATALOG + '[engine]\nrunning = "hunter2"\nx = "hunter2"')
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("250ms", 0.25), ("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86400), (5, 5), (0.5, 0.5)]
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "-5s", "5 weeks", True, -1, float("nan"), float("inf"), None, "9" * 400 + "s"]
+)
+def test_bad_durations(text: object) -> None:
+    with pytest.raises(ValueError, match="must be a number of seconds"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [(5, 5), ("6", 6), ("2KiB", 2048), ("3 MiB", 3 * 1024**2)])
+def test_sizes(text: object, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["[::1]:1", "127.1.2.3:1", "localhost:1", "unix:/run/x"])
+def test_loopback_and_sockets_may_be_plain(text: str) -> None:
+    assert parse_address(text).loopback
+
+
+@pytest.mark.parametrize(
+    "text", ["[::]:1", "0.0.0.0:1", "192.168.1.1:1", "unix:", "unix:/" + "x" * 200, ":1", "localhost:", 7]
+)
+def test_everything_else_may_not(text: object) -> None:
+    with pytest.raises(ValueError, match=r"must|has at most"):
+        parse_address(text)
