@@ -236,7 +236,7 @@ async def test_credentials_hide_themselves(client: Client, broker: ScriptedBroke
     ],
 )
 async def test_what_json_cannot_carry_is_refused_here(
-    client: Client, broker: ScriptedBroker, value: dict[str, purveyor.values.Json], path: str
+    client: Client, broker: ScriptedBroker, value: dict[str, Any], path: str
 ) -> None:
     with pytest.raises(purveyor.InvalidRequestError) as refused:
         await client.provision("postgresql", "shared", parameters=value)

@@ -24,7 +24,8 @@ async def order() -> str:
     async with Client("unix:/run/purveyor/broker.sock", tenant="team-a", timeout=timedelta(seconds=10)) as client:
         assert_type(client, Client)
         assert_type(await client.catalog(), Catalog)
-        provision = await client.provision("postgresql", "shared-small", parameters={"extensions": ["citext"]}, wait=5)
+        parameters = {"extensions": ["citext"]}
+        provision = await client.provision("postgresql", "shared-small", parameters=parameters, wait=5)
         assert_type(provision, OperationHandle[Instance])
         async for status in provision:
             assert_type(status, OperationStatus)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from purveyor.credentials import Credentials
-    from purveyor.values import ActiveBinding, Binding, Catalog, Instance, Json, OperationStatus, Seconds
+    from purveyor.values import ActiveBinding, Binding, Catalog, Instance, JsonInput, OperationStatus, Seconds
 
 
 class Client:
@@ -87,9 +87,9 @@ class Client:
         plan: str,
         *,
         instance_id: str | None = None,
-        parameters: Mapping[str, Json] | None = None,
+        parameters: Mapping[str, JsonInput] | None = None,
         labels: Mapping[str, str] | None = None,
-        context: Mapping[str, Json] | None = None,
+        context: Mapping[str, JsonInput] | None = None,
         maintenance_version: str | None = None,
         request_id: str | None = None,
         wait: Seconds | None = None,
@@ -123,9 +123,9 @@ class Client:
         instance_id: str,
         *,
         plan: str | None = None,
-        parameters: Mapping[str, Json] | None = None,
+        parameters: Mapping[str, JsonInput] | None = None,
         labels: Mapping[str, str] | None = None,
-        context: Mapping[str, Json] | None = None,
+        context: Mapping[str, JsonInput] | None = None,
         deletion_protected: bool | None = None,
         maintenance_version: str | None = None,
         etag: str = "",
@@ -188,9 +188,9 @@ class Client:
         instance_id: str,
         *,
         binding_id: str | None = None,
-        parameters: Mapping[str, Json] | None = None,
+        parameters: Mapping[str, JsonInput] | None = None,
         labels: Mapping[str, str] | None = None,
-        context: Mapping[str, Json] | None = None,
+        context: Mapping[str, JsonInput] | None = None,
         app_guid: str = "",
         ttl: Seconds | None = None,
         request_id: str | None = None,

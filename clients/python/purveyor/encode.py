@@ -7,8 +7,9 @@ NaN, a value that JSON does not have.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
@@ -16,53 +17,49 @@ from google.protobuf.struct_pb2 import Struct
 from purveyor.errors import InvalidRequestError, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from purveyor.values import Json, Seconds
+    from purveyor.values import JsonInput, Seconds
 
 EXACT_INTEGER = 2**53
 MAX_DEPTH = 64
 
 
-def struct(field: str, value: Mapping[str, Json] | None) -> Struct | None:
+def struct(field: str, value: Mapping[str, JsonInput] | None) -> Struct | None:
     """A JSON object as a Struct; None stays absent. Raises InvalidRequestError naming the path of a bad value."""
     if value is None:
         return None
-    plain = dict(value)
-    _check(field, plain, 0)
     message = Struct()
-    message.update(plain)
+    message.update(_plain_object(field, value, 0))
     return message
 
 
-def _check(path: str, value: object, depth: int) -> None:
+def _plain(path: str, value: object, depth: int) -> Any:
+    """The value in the kinds that a Struct takes."""
     if depth > MAX_DEPTH:
         raise refused(path, f"nested deeper than {MAX_DEPTH}")
     if value is None or isinstance(value, bool | str):
-        return
+        return value
     if isinstance(value, int | float):
-        _check_number(path, value)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check(f"{path}[{index}]", item, depth + 1)
-    elif isinstance(value, dict):
-        _check_names(path, value, depth)
-    else:
-        raise refused(path, f"a {type(value).__name__} is not a JSON value")
+        return _checked_number(path, value)
+    if isinstance(value, Mapping):
+        return _plain_object(path, value, depth)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+    raise refused(path, f"a {type(value).__name__} is not a JSON value")
 
 
-def _check_names(path: str, value: dict[object, object], depth: int) -> None:
-    for name, item in value.items():
+def _plain_object(path: str, value: Mapping[Any, object], depth: int) -> dict[str, Any]:
+    for name in value:
         if not isinstance(name, str):
             raise refused(path, f"the name {name!r} is not text")
-        _check(f"{path}.{name}", item, depth + 1)
+    return {name: _plain(f"{path}.{name}", item, depth + 1) for name, item in value.items()}
 
 
-def _check_number(path: str, value: float) -> None:
+def _checked_number(path: str, value: float) -> float:
     if isinstance(value, int) and abs(value) > EXACT_INTEGER:
         raise refused(path, "an integer beyond 2^53 would change on the way; send it as text")
     if not math.isfinite(value):
         raise refused(path, "not a number that JSON has")
+    return value
 
 
 def refused(field: str, description: str) -> InvalidRequestError:

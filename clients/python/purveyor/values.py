@@ -7,7 +7,7 @@ Times are aware datetimes in UTC; None where the contract says absent. Integers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +16,8 @@ from typing import TypeAlias
 from purveyor.credentials import Credentials
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+# What a caller may pass where JSON goes: read-only kinds, so that a dict[str, list[str]] fits.
+JsonInput: TypeAlias = "bool | int | float | str | Sequence[JsonInput] | Mapping[str, JsonInput] | None"
 Seconds: TypeAlias = float | timedelta
 
 

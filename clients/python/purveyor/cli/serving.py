@@ -37,9 +37,14 @@ def serve(
     raise typer.Exit(_app().serve_command(config, dev, data_dir))
 
 
-def check(config: ConfigFile = None) -> None:
+def check(
+    config: ConfigFile = None,
+    dev: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--dev", help="As `serve --dev` would take it.", show_default=False)
+    ] = False,
+) -> None:
     """Check configuration and catalog; every bad value is named with its path."""
-    raise typer.Exit(_app().check_command(config))
+    raise typer.Exit(_app().check_command(config, dev))
 
 
 def _app() -> Any:
