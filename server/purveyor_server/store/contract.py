@@ -125,6 +125,7 @@ class Accept(msgspec.Struct, frozen=True):
     with_bindings: bool = False
     creates: bool = False
     dry_run: bool = False
+    label: str = ""  # names the test points of this command: store.accept.<label>.before|during|after
 
 
 class Fence(msgspec.Struct, frozen=True):

@@ -1,0 +1,102 @@
+-- What commands read and write inside their transaction.
+
+-- name: newest_instance
+SELECT body FROM instances WHERE tenant = ? AND instance_id = ? ORDER BY seq DESC LIMIT 1;
+
+-- name: instance_by_uid
+SELECT body FROM instances WHERE uid = ?;
+
+-- name: newest_binding
+SELECT body FROM bindings WHERE instance_uid = ? AND binding_id = ? ORDER BY seq DESC LIMIT 1;
+
+-- name: binding_by_uid
+SELECT body FROM bindings WHERE uid = ?;
+
+-- name: live_bindings
+SELECT body FROM bindings WHERE instance_uid = ? AND state <> 'DELETED' ORDER BY uid;
+
+-- name: operation
+SELECT body FROM operations WHERE operation_id = ?;
+
+-- name: operation_by_request
+SELECT body FROM operations
+WHERE tenant = ? AND request_principal = ? AND request_method = ? AND request_id = ?;
+
+-- name: unfinished_operations
+SELECT body FROM operations WHERE instance_uid = ? AND backlog > 0 ORDER BY operation_id;
+
+-- name: dependents
+SELECT o.body FROM operation_blocks AS b JOIN operations AS o ON o.operation_id = b.blocked
+WHERE b.blocker = ? AND o.backlog > 0 ORDER BY o.operation_id;
+
+-- name: steps
+SELECT body FROM steps WHERE operation_id = ? ORDER BY place;
+
+-- name: secrets_of
+SELECT owner, name, sealed FROM secrets WHERE owner = ? ORDER BY name;
+
+-- name: plan
+SELECT body FROM plans WHERE digest = ?;
+
+-- name: put_instance
+INSERT INTO instances (uid, tenant, instance_id, state, service_id, plan_id, last_operation,
+    created_at, updated_at, deleted_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (uid) DO UPDATE SET state = excluded.state, service_id = excluded.service_id,
+    plan_id = excluded.plan_id, last_operation = excluded.last_operation, updated_at = excluded.updated_at,
+    deleted_at = excluded.deleted_at, body = excluded.body;
+
+-- name: put_binding
+INSERT INTO bindings (uid, tenant, instance_id, instance_uid, binding_id, state, last_operation,
+    created_at, updated_at, deleted_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (uid) DO UPDATE SET state = excluded.state, last_operation = excluded.last_operation,
+    updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, body = excluded.body;
+
+-- name: put_operation
+INSERT INTO operations (operation_id, tenant, instance_id, instance_uid, binding_id, subject, verb, state, backlog,
+    provider, waiting, due_at, ready, lease_owner, request_principal, request_method, request_id, origin,
+    created_at, ended_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (operation_id) DO UPDATE SET state = excluded.state, backlog = excluded.backlog,
+    waiting = excluded.waiting, due_at = excluded.due_at, ready = excluded.ready,
+    lease_owner = excluded.lease_owner, ended_at = excluded.ended_at, body = excluded.body;
+
+-- name: block
+INSERT OR IGNORE INTO operation_blocks (blocker, blocked) VALUES (?, ?);
+
+-- name: unblock
+DELETE FROM operation_blocks WHERE blocked = ?;
+
+-- name: put_step
+INSERT INTO steps (operation_id, place, body) VALUES (?, ?, ?)
+ON CONFLICT (operation_id, place) DO UPDATE SET body = excluded.body;
+
+-- name: put_secret
+INSERT INTO secrets (owner, name, sealed) VALUES (?, ?, ?)
+ON CONFLICT (owner, name) DO UPDATE SET sealed = excluded.sealed;
+
+-- name: erase_secrets
+DELETE FROM secrets WHERE owner = ?;
+
+-- name: steps_of_subject
+SELECT s.body FROM operations AS o JOIN steps AS s ON s.operation_id = o.operation_id WHERE o.subject = ?;
+
+-- name: put_event
+INSERT INTO events (revision, kind, tenant, instance_id, binding_id, operation_id, uid, state, at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: newest_catalog
+SELECT version, digest, body, applied_at FROM catalogs ORDER BY version DESC LIMIT 1;
+
+-- name: put_catalog
+INSERT INTO catalogs (version, digest, body, applied_at) VALUES (?, ?, ?, ?);
+
+-- name: put_plan
+INSERT OR IGNORE INTO plans (digest, body) VALUES (?, ?);
+
+-- name: put_meta
+INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?);
+
+-- name: meta
+SELECT value FROM meta WHERE name = ?;

@@ -1,0 +1,47 @@
+-- Committed reads. Every list ends in conditions, order and limit that reads.py adds as parameters.
+
+-- name: instance
+SELECT body FROM instances WHERE tenant = ? AND instance_id = ? ORDER BY seq DESC LIMIT 1;
+
+-- name: instances
+SELECT body FROM instances WHERE tenant = ? AND uid > ?;
+
+-- name: binding
+SELECT body FROM bindings WHERE binding_id = ?3 AND instance_uid =
+    (SELECT uid FROM instances WHERE tenant = ?1 AND instance_id = ?2 ORDER BY seq DESC LIMIT 1)
+ORDER BY seq DESC LIMIT 1;
+
+-- name: bindings
+SELECT body FROM bindings WHERE tenant = ? AND uid > ?;
+
+-- name: operation
+SELECT body FROM operations
+WHERE operation_id = ?1 AND (?2 IS NULL OR tenant IN (SELECT value FROM json_each(?2)));
+
+-- name: operations
+SELECT body FROM operations WHERE tenant = ? AND operation_id > ?;
+
+-- name: steps
+SELECT s.body FROM operations AS o JOIN steps AS s ON s.operation_id = o.operation_id
+WHERE o.operation_id = ?1 AND (?2 IS NULL OR o.tenant IN (SELECT value FROM json_each(?2))) ORDER BY s.place;
+
+-- name: secret
+SELECT owner, name, sealed FROM secrets WHERE owner = ? AND name = ?;
+
+-- name: plan
+SELECT body FROM plans WHERE digest = ?;
+
+-- name: catalog
+SELECT version, digest, body, applied_at FROM catalogs ORDER BY version DESC LIMIT 1;
+
+-- name: events
+SELECT CAST(s.value AS INTEGER), e.revision, e.kind, e.tenant, e.instance_id, e.binding_id, e.operation_id, e.uid,
+    e.state, e.at, e.body
+FROM settings AS s LEFT JOIN (SELECT * FROM events WHERE revision > ? ORDER BY revision LIMIT ?) AS e
+WHERE s.name = 'earliest' ORDER BY e.revision;
+
+-- name: meta
+SELECT value FROM meta WHERE name = ?;
+
+-- name: alive
+SELECT value FROM settings WHERE name = 'store_id';

@@ -1,0 +1,129 @@
+"""The committed reads of the contract.
+
+Guarantee: every query carries the caller's scope; a row outside it is as if it did not exist. Lists are keyset pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from purveyor_server.domain.filters import Filter
+from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
+from purveyor_server.store.contract import CatalogVersion, Page, Scope
+from purveyor_server.store.sqlite import rows
+from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
+from purveyor_server.store.sqlite.queries import load
+from purveyor_server.store.sqlite.readers import Readers
+
+_SQL = load("reads")
+_INSTANCE = _SQL["instance"]
+_INSTANCES = _SQL["instances"]
+_BINDING = _SQL["binding"]
+_BINDINGS = _SQL["bindings"]
+_OPERATION = _SQL["operation"]
+_OPERATIONS = _SQL["operations"]
+_STEPS = _SQL["steps"]
+_SECRET = _SQL["secret"]
+_PLAN = _SQL["plan"]
+_CATALOG = _SQL["catalog"]
+_EVENTS = _SQL["events"]
+_META = _SQL["meta"]
+_ALIVE = _SQL["alive"]
+_NOT_DELETED = " AND state <> 'DELETED'"
+
+T = TypeVar("T")
+
+
+def _tenants(scope: Scope) -> str | None:
+    """The scope as a JSON array of tenants, None for every tenant."""
+    return None if scope.tenants is None else msgspec.json.encode(sorted(scope.tenants)).decode()
+
+
+class SqliteReads:
+    """Reads over a pool of connections."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def _decoded(self, decode: Callable[[bytes], T], sql: str, keys: Sequence[object]) -> tuple[T, ...]:
+        found = await self._readers.rows(sql, keys)
+        try:
+            return tuple([decode(row[0]) for row in found])
+        except msgspec.DecodeError as error:
+            raise self._readers.damaged(error) from error
+
+    async def _one(self, decode: Callable[[bytes], T], sql: str, keys: Sequence[object]) -> T | None:
+        found = await self._decoded(decode, sql, keys)
+        return found[0] if found else None
+
+    async def instance(self, scope: Scope, tenant: str, instance_id: str) -> Instance | None:
+        if not scope.allows(tenant):
+            return None
+        return await self._one(rows.decode_instance, _INSTANCE, (tenant, instance_id))
+
+    async def instances(
+        self, scope: Scope, tenant: str, where: Filter, page: Page, *, deleted: bool = False
+    ) -> tuple[Instance, ...]:
+        extra, values = conditions(where, INSTANCE_COLUMNS)
+        if not scope.allows(tenant):
+            return ()
+        sql = f"{_INSTANCES}{'' if deleted else _NOT_DELETED}{extra} ORDER BY uid LIMIT ?"
+        return await self._decoded(rows.decode_instance, sql, (tenant, page.after, *values, page.limit))
+
+    async def binding(self, scope: Scope, tenant: str, instance_id: str, binding_id: str) -> Binding | None:
+        if not scope.allows(tenant):
+            return None
+        return await self._one(rows.decode_binding, _BINDING, (tenant, instance_id, binding_id))
+
+    async def bindings(
+        self, scope: Scope, tenant: str, instance_id: str, where: Filter, page: Page, *, deleted: bool = False
+    ) -> tuple[Binding, ...]:
+        extra, values = conditions(where, BINDING_COLUMNS)
+        if not scope.allows(tenant):
+            return ()
+        if instance_id:
+            extra, values = f" AND instance_id = ?{extra}", [instance_id, *values]
+        sql = f"{_BINDINGS}{'' if deleted else _NOT_DELETED}{extra} ORDER BY uid LIMIT ?"
+        return await self._decoded(rows.decode_binding, sql, (tenant, page.after, *values, page.limit))
+
+    async def operation(self, scope: Scope, operation_id: str) -> Operation | None:
+        return await self._one(rows.decode_operation, _OPERATION, (operation_id, _tenants(scope)))
+
+    async def operations(self, scope: Scope, tenant: str, where: Filter, page: Page) -> tuple[Operation, ...]:
+        extra, values = conditions(where, OPERATION_COLUMNS)
+        if not scope.allows(tenant):
+            return ()
+        sql = f"{_OPERATIONS}{extra} ORDER BY operation_id LIMIT ?"
+        return await self._decoded(rows.decode_operation, sql, (tenant, page.after, *values, page.limit))
+
+    async def steps(self, scope: Scope, operation_id: str) -> tuple[Step, ...]:
+        return await self._decoded(rows.decode_step, _STEPS, (operation_id, _tenants(scope)))
+
+    async def secret(self, owner: str, name: str) -> SealedSecret | None:
+        found = await self._readers.rows(_SECRET, (owner, name))
+        return rows.secret(found[0]) if found else None
+
+    async def plan(self, digest: str) -> PlanSnapshot | None:
+        return await self._one(rows.decode_plan, _PLAN, (digest,))
+
+    async def catalog(self) -> CatalogVersion | None:
+        found = await self._readers.rows(_CATALOG)
+        return rows.catalog(found[0]) if found else None
+
+    async def events(self, after: int, limit: int) -> tuple[Event, ...]:
+        found = await self._readers.rows(_EVENTS, (after, limit))
+        earliest = found[0][0]
+        if after < earliest - 1:
+            raise LookupError(f"events up to {earliest - 1} are compacted")
+        return tuple([rows.event(row[1:]) for row in found if row[1] is not None])
+
+    async def meta(self, name: str) -> bytes | None:
+        found = await self._readers.rows(_META, (name,))
+        return found[0][0] if found else None
+
+    async def ping(self) -> None:
+        """Raise STORE_UNAVAILABLE unless a read works."""
+        await self._readers.rows(_ALIVE)

@@ -1,0 +1,234 @@
+"""The SQLite store: opening, the commands, the notices, closing.
+
+Guarantee: see `store/contract.py`; one process holds the file, each opening is an epoch of its own that voids older
+leases, and `close` finishes what was accepted before it lets go of the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from purveyor_server.domain.errors import PurveyorError
+from purveyor_server.domain.model import Operation, PlanSnapshot
+from purveyor_server.kit.clock import Clock
+from purveyor_server.store.contract import (
+    Accept,
+    Advance,
+    Amend,
+    Backlog,
+    CatalogVersion,
+    Claim,
+    Claimed,
+    Commit,
+    Decision,
+    Fence,
+    Progress,
+    Retention,
+)
+from purveyor_server.store.sqlite import claims, commands
+from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
+from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
+from purveyor_server.store.sqlite.errors import unavailable, unknown
+from purveyor_server.store.sqlite.lock import FileLock
+from purveyor_server.store.sqlite.opening import Opened, open_file, source
+from purveyor_server.store.sqlite.readers import Readers
+from purveyor_server.store.sqlite.reads import SqliteReads
+from purveyor_server.store.sqlite.retention import Keeper
+from purveyor_server.store.sqlite.settings import SqliteSettings
+from purveyor_server.store.sqlite.transaction import Transaction
+from purveyor_server.store.sqlite.writer import Result, Writer
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+async def open_store(
+    path: Path,
+    *,
+    clock: Clock,
+    settings: SqliteSettings,
+    connect: Connect = connect_writer,
+    free: FreeBytes = free_bytes,
+) -> SqliteStore:
+    """Open the store at `path`, made when it is not there. Raises StoreOpenError.
+
+    `connect` and `free` (bytes left in a folder) are seams for tests.
+    """
+    path, lock, opened = await asyncio.to_thread(_open_locked, path, clock, settings, connect)
+    readers = Readers(path, settings)
+    try:
+        await readers.open()
+    except BaseException as error:
+        await readers.close()
+        opened.connection.close()
+        lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise open_refusal(error, path) from error
+        raise
+    return SqliteStore(path, opened, readers, lock, clock, settings, connect, free)
+
+
+def _open_locked(
+    given: Path, clock: Clock, settings: SqliteSettings, connect: Connect
+) -> tuple[Path, FileLock, Opened]:
+    """Blocking: take the lock, check the file, migrate, begin a new epoch."""
+    path = given.resolve()  # two names of one file share its lock
+    prepare_folder(path)
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        return path, lock, open_file(path, clock, settings, connect)
+    except BaseException:
+        lock.release()
+        raise
+
+
+class SqliteStore(SqliteReads):
+    """An open store; made by `open_store` on the loop that uses it."""
+
+    def __init__(
+        self,
+        path: Path,
+        opened: Opened,
+        readers: Readers,
+        lock: FileLock,
+        clock: Clock,
+        settings: SqliteSettings,
+        connect: Connect,
+        free: FreeBytes,
+    ) -> None:
+        super().__init__(readers)
+        self.store_id = opened.store_id
+        self.epoch = opened.epoch
+        self._lock = lock
+        self._settings = settings
+        self._disk = Disk(path.parent, clock, settings, free)
+        self._claims = claims.Claims(settings.promote_limit)
+        self._keeper = Keeper()
+        self._listeners: list[Callable[[Commit], None]] = []
+        self._closed: asyncio.Future[None] | None = None
+        origin = source(path, settings, connect)
+        self._writer = Writer(opened.connection, origin, clock, settings, opened.epoch, self._committed)
+        self._head = self._writer.ledger.head
+        self._writer.start()
+
+    @property
+    def head(self) -> int:
+        """Revision of the newest committed event known here."""
+        return self._head
+
+    # Commands.
+
+    async def _run(self, name: str, work: Callable[[Transaction], T], label: str = "") -> T:
+        answer = self._writer.submit(name, work, label)
+        try:
+            async with asyncio.timeout(self._settings.command_timeout.total_seconds()):
+                return await answer
+        except TimeoutError:
+            if answer.done() and not answer.cancelled():
+                raise
+            raise unknown() from None
+
+    async def accept(self, command: Accept) -> Decision:
+        room = self._disk.check_room
+        return await self._run("accept", lambda tx: commands.accept(tx, command, room), command.label)
+
+    async def amend(self, command: Amend) -> Operation:
+        return await self._run("amend", lambda tx: commands.amend(tx, command))
+
+    async def advance(self, command: Advance) -> Operation:
+        return await self._run("advance", lambda tx: commands.advance(tx, command), command.label)
+
+    async def claim(self, command: Claim) -> tuple[Claimed, ...]:
+        return await self._run("claim", lambda tx: self._claims.claim(tx, command))
+
+    async def renew(self, fences: Sequence[Fence], lease: timedelta) -> frozenset[str]:
+        held = tuple(fences)
+        return await self._run("renew", lambda tx: claims.renew(tx, held, lease))
+
+    async def release(self, owner: str) -> int:
+        return await self._run("release", lambda tx: claims.release(tx, owner))
+
+    async def progress(self, marks: Sequence[Progress]) -> None:
+        noted = tuple(marks)
+        await self._run("progress", lambda tx: claims.progress(tx, noted))
+
+    async def wake(self, provider: str) -> int:
+        limit = self._settings.wake_limit
+        woken = 0
+        while True:
+            count = await self._run("wake", lambda tx: claims.wake(tx, provider, limit))
+            woken += count
+            if count < limit:
+                return woken
+
+    async def apply_catalog(self, digest: str, body: str, plans: Sequence[PlanSnapshot]) -> CatalogVersion:
+        kept = tuple(plans)
+        return await self._run("apply_catalog", lambda tx: commands.apply_catalog(tx, digest, body, kept))
+
+    async def put_meta(self, name: str, value: bytes) -> bytes:
+        return await self._run("put_meta", lambda tx: commands.put_meta(tx, name, value))
+
+    async def retain(self, policy: Retention) -> int:
+        return await self._run("retain", lambda tx: self._keeper.retain(tx, policy))
+
+    # Notices and health.
+
+    def _committed(self, result: Result) -> None:
+        if result.commit is None:
+            return
+        self._head = max(self._head, result.commit.head)
+        for listener in tuple(self._listeners):
+            try:
+                listener(result.commit)
+            except Exception:  # noqa: BLE001 - one listener's bug must not starve the others
+                _log.exception("store listener failed")
+
+    def subscribe(self, listener: Callable[[Commit], None]) -> Callable[[], None]:
+        """Call `listener` after every commit; returns the function that ends it, which may be called twice."""
+        self._listeners.append(listener)
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return end
+
+    async def backlog(self) -> Backlog:
+        return self._writer.ledger.backlog
+
+    async def ping(self) -> None:
+        if not self._writer.healthy:
+            raise unavailable(self._settings.retry_after)
+        await super().ping()
+
+    async def close(self) -> None:
+        """Finish accepted commands, then close. A second caller waits for the first."""
+        if self._closed is not None:
+            await asyncio.shield(self._closed)
+            return
+        self._closed = asyncio.get_running_loop().create_future()
+        try:
+            await self._close()
+        finally:
+            self._closed.set_result(None)
+
+    async def _close(self) -> None:
+        try:
+            await self._writer.close()
+        except TimeoutError:
+            _log.error("store writer did not end in time")
+        try:
+            await self._readers.close()
+        except (PurveyorError, sqlite3.Error, TimeoutError):
+            _log.exception("store readers did not close")
+        finally:
+            self._lock.release()
