@@ -18,6 +18,7 @@ from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import broker_service_pb2_grpc, operation_pb2
 from purveyor_server.domain.names import check_tenant
 from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome
+from purveyor_server.lifecycle.door import Role
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import requests
 from purveyor_server.rpc.convert.binding import encode_binding, encode_credentials
@@ -29,7 +30,6 @@ from purveyor_server.rpc.interceptors.messages import too_large
 from purveyor_server.rpc.settings import RpcSettings
 
 Answer = TypeVar("Answer", bound=Message)
-OPERATOR = "OPERATOR"
 
 
 class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
@@ -145,13 +145,13 @@ def _of_tenant(tenant: str) -> Caller:
 
 
 def _details(caller: Caller, details: OperationDetails) -> operation_pb2.Operation:
-    return encode_operation(details.operation, details.steps, for_operator=OPERATOR in caller.roles)
+    return encode_operation(details.operation, details.steps, for_operator=Role.OPERATOR in caller.roles)
 
 
 def _operation(caller: Caller, outcome: Outcome) -> operation_pb2.Operation | None:
     if outcome.operation is None:
         return None
-    return encode_operation(outcome.operation, planned=outcome.planned, for_operator=OPERATOR in caller.roles)
+    return encode_operation(outcome.operation, planned=outcome.planned, for_operator=Role.OPERATOR in caller.roles)
 
 
 def _instance_outcome(caller: Caller, outcome: Outcome) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.lifecycle.contract import Caller
+from purveyor_server.lifecycle.door import EVERY_ROLE
 from purveyor_server.rpc.methods import Kind, Method
 
-EVERY_ROLE = frozenset({"VIEWER", "CONSUMER", "CREDENTIALS_READER", "PLATFORM", "OPERATOR", "ADMIN"})
 LOCAL = "local"
 
 

@@ -38,9 +38,12 @@ def encode_binding(binding: Binding, last: operation_pb2.Operation | None = None
         update_time=to_timestamp(binding.updated_at),
         delete_time=to_timestamp(binding.deleted_at),
     )
-    fill_struct(message.parameters, binding.parameters)
-    fill_struct(message.context, binding.context)
-    fill_struct(message.attributes, binding.attributes)
+    if binding.parameters:
+        fill_struct(message.parameters, binding.parameters)
+    if binding.context:
+        fill_struct(message.context, binding.context)
+    if binding.attributes:
+        fill_struct(message.attributes, binding.attributes)
     # These two are kept as OSBAPI has them; what the contract does not know is left out.
     if binding.bind_resource:
         ParseDict(binding.bind_resource, message.bind_resource, ignore_unknown_fields=True)

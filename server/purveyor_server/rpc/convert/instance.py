@@ -48,9 +48,12 @@ def encode_instance(instance: Instance, last: operation_pb2.Operation | None = N
         update_time=to_timestamp(instance.updated_at),
         delete_time=to_timestamp(instance.deleted_at),
     )
-    fill_struct(message.parameters, settings.parameters)
-    fill_struct(message.context, instance.context)
-    fill_struct(message.attributes, instance.attributes)
+    if settings.parameters:
+        fill_struct(message.parameters, settings.parameters)
+    if instance.context:
+        fill_struct(message.context, instance.context)
+    if instance.attributes:
+        fill_struct(message.attributes, instance.attributes)
     return message
 
 
@@ -72,7 +75,7 @@ def encode_settings(settings: Settings | None) -> instance_pb2.InstanceSettings 
     return instance_pb2.InstanceSettings(
         service_id=settings.service_id,
         plan_id=settings.plan_id,
-        parameters=to_struct(settings.parameters),
+        parameters=to_struct(settings.parameters) if settings.parameters else None,
         maintenance_info=encode_maintenance(settings.maintenance_info),
     )
 

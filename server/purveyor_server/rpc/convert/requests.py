@@ -31,7 +31,6 @@ def decode_provision(request: pb.ProvisionRequest) -> contract.Provision:
         plan_id=request.plan_id,
         parameters=body.get("parameters", {}),
         context=body.get("context", {}),
-        originating_identity=_identity(body),
         labels=body.get("labels", {}),
         maintenance_info=_maintenance(body),
     )
@@ -87,7 +86,6 @@ def decode_bind(request: pb.BindRequest) -> contract.Bind:
         parameters=body.get("parameters", {}),
         bind_resource=body.get("bind_resource", {}),
         context=body.get("context", {}),
-        originating_identity=_identity(body),
         labels=body.get("labels", {}),
         ttl=from_duration(request, "ttl"),
     )
@@ -114,6 +112,7 @@ def decode_listing(
         page_token=request.page_token,
         filter=request.filter,
         show_deleted=False if isinstance(request, pb.ListOperationsRequest) else request.show_deleted,
+        full=isinstance(request, pb.ListOperationsRequest) and wants_full(request.view),
     )
 
 
@@ -138,6 +137,7 @@ def _write(request: Any, body: dict[str, Json]) -> dict[str, Any]:
         "validate_only": request.validate_only,
         "wait": span(request, "wait", contract.ZERO),
         "body": body,
+        "originating_identity": _identity(body),
     }
 
 
