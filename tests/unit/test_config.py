@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from purveyor_server.app.checks import read_catalog
 from purveyor_server.app.parts import rpc_settings
 from purveyor_server.config.problems import ConfigError
+from purveyor_server.config.settings import ListenSettings, Settings
 from purveyor_server.config.sources import load
 from purveyor_server.config.values import parse_address, parse_duration, parse_size
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
+from purveyor_server.providers.registry import installed_factories
 from purveyor_server.rpc.settings import RpcSettings
 from purveyor_server.store.sqlite.settings import SqliteSettings
 
+ROOT = Path(__file__).resolve().parents[2]
 CATALOG = 'catalog = "catalog.yaml"\n'
 
 
@@ -214,3 +220,37 @@ def test_loopback_and_sockets_may_be_plain(text: str) -> None:
 def test_everything_else_may_not(text: object) -> None:
     with pytest.raises(ValueError, match=r"must|has at most"):
         parse_address(text)
+
+
+def paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every setting as a dotted path."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from paths(inner, f"{name}.")
+        else:
+            yield above + name
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+
+    assert [path for path in paths(Settings) if f"`{path}`" not in text] == []
+
+
+def test_the_example_shows_every_setting_with_its_default() -> None:
+    text = (ROOT / "examples" / "purveyor.toml").read_text()
+    example = load(ROOT / "examples" / "purveyor.toml", {})
+
+    assert [path for path in paths(Settings) if f"{path.split('.')[-1]} = " not in text] == []
+    assert example == Settings(data_dir=example.data_dir, catalog=example.catalog, listen=example.listen)
+    assert example.listen == ListenSettings(addresses=example.listen.addresses)
+
+
+def test_the_example_catalog_is_good(tmp_path: Path) -> None:
+    environ = {"PURVEYOR_PG_PASSWORD": "x"}
+
+    file = read_catalog(ROOT / "examples" / "catalog.yaml", installed_factories(), tmp_path, environ)
+
+    assert [plan.name for plan in file.services[0].plans] == ["shared-small"]
+    assert read_catalog(None, installed_factories(), tmp_path, environ).services
