@@ -142,3 +142,15 @@ def test_the_default_address_is_where_the_server_listens_for_developers() -> Non
     from purveyor import addresses  # noqa: PLC0415 - after the skip
 
     assert addresses.dev_folder() == Path(sources.dev_socket_folder())
+
+
+def test_a_missing_extra_is_named() -> None:
+    program = "import sys; sys.modules['typer'] = None; from purveyor.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=RUN_SECONDS
+    )
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "purveyor: the command line needs typer: pip install 'purveyor[cli]'\n",
+    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 import purveyor
+import purveyor.client
+from purveyor import watch
+from purveyor.connection import Limits
 from purveyor.v1 import broker_service_pb2 as messages
 from purveyor.v1.error_reason_pb2 import ERROR_REASON_CANCELLED_BY_CALLER, ERROR_REASON_PROVIDER_FAILED
 from purveyor.v1.operation_pb2 import OPERATION_VIEW_FULL, Operation, Step
@@ -151,6 +155,19 @@ async def test_a_watch_gives_up_when_the_server_stays_away(folder: Path) -> None
             await broker.watching.wait()
         with pytest.raises(purveyor.UnavailableError):
             await asyncio.wait_for(waiting, WAIT_SECONDS)
+
+
+async def test_a_silent_stream_is_taken_for_dead(
+    broker: ScriptedBroker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SILENCE_SLACK_SECONDS", 0.1)
+    monkeypatch.setattr(purveyor.client, "Limits", partial(Limits, heartbeat=0.05))
+    broker.script["WatchOperation"] = [[operation(percent=1), HANG], [operation("SUCCEEDED")]]
+    async with purveyor.Client(f"unix:{folder / 's'}", tenant="t") as client:
+        handle = await provision(client, broker)
+        await handle.result(timeout=WAIT_SECONDS)
+
+    assert len(broker.seen["WatchOperation"]) == 2
 
 
 async def test_bind_asks_for_credentials_that_the_answer_had_not(client: Client, broker: ScriptedBroker) -> None:

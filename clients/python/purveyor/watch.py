@@ -49,9 +49,8 @@ async def follow(
         try:
             async with aclosing(_stream(connection, request)) as stream:
                 async for status in stream:
-                    attempt = 0
                     if status != last:
-                        last = status
+                        last, attempt = status, 0  # without news the delays go on growing
                         yield status
                     heard = clock()  # after the yield: a slow reader is not an outage
                     if status.done:

@@ -6,9 +6,15 @@ stderr, and the exit code is one of `purveyor.cli.exits`. `purveyor --help` load
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Entry of the command; ends the process with an exit code."""
-    from purveyor.cli.app import app  # noqa: PLC0415 - importing the package `purveyor.cli` stays cheap
-
+    try:
+        from purveyor.cli.app import app  # noqa: PLC0415 - importing the package `purveyor.cli` stays cheap
+    except ModuleNotFoundError as error:
+        if error.name not in {"typer", "rich"}:
+            raise
+        sys.exit(f"purveyor: the command line needs {error.name}: pip install 'purveyor[cli]'")
     app(prog_name="purveyor")
