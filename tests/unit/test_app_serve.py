@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from purveyor_server.app import commands
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.kit import failpoints
+from purveyor_server.kit.clock import ManualClock
 from tests.unit.app_process import Process, Site, serving
 
 
@@ -76,16 +77,20 @@ def test_the_same_catalog_makes_no_new_version_and_a_changed_one_does(site: Site
     assert versions == [1, 1, 2]
 
 
-async def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_signal_ends_the_process_at_once_but_not_its_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    stopping = asyncio.Event()
+    clock = ManualClock()
+    signals = commands.StopSignals(clock.monotonic)
 
-    commands._on_signal(stopping, signal.SIGTERM)
-    assert (stopping.is_set(), codes) == (True, [])
-    commands._on_signal(stopping, signal.SIGTERM)
+    signals.take(signal.SIGTERM)
+    signals.take(signal.SIGTERM)
+    await asyncio.wait_for(signals.wait(), 5)
+    assert codes == []
 
-    assert codes == [128 + signal.SIGTERM]
+    clock.advance(commands.SECOND_AFTER)
+    signals.take(signal.SIGINT)
+    assert codes == [128 + signal.SIGINT]
 
 
 async def test_armed_failpoints_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ import pytest
 from pydantic import BaseModel
 
 from purveyor_server.app.checks import read_catalog
-from purveyor_server.app.parts import rpc_settings
+from purveyor_server.app.parts import lifecycle_settings, rpc_settings
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import ListenSettings, Settings
 from purveyor_server.config.sources import load
 from purveyor_server.config.values import parse_address, parse_duration, parse_size
 from purveyor_server.engine.settings import EngineSettings
+from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.providers.registry import installed_factories
 from purveyor_server.rpc.settings import RpcSettings
@@ -86,6 +87,7 @@ def test_defaults_are_those_of_the_parts(tmp_path: Path) -> None:
     assert settings.store.values() == SqliteSettings()
     assert settings.providers.values() == FacadeSettings()
     assert rpc_settings(settings) == RpcSettings()
+    assert lifecycle_settings(settings) == LifecycleSettings(max_wait=settings.limits.max_wait)
 
 
 def test_the_environment_goes_over_the_file(file: Path) -> None:

@@ -1,7 +1,7 @@
 """What `purveyor serve` and `purveyor config check` do, as functions that return exit codes.
 
 Guarantee: a start that is refused prints one message to standard error and returns its own code; SIGTERM and SIGINT stop
-gracefully, a second one ends the process at once.
+gracefully, a second one (half a second later or more) ends the process at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -27,6 +29,8 @@ from purveyor_server.telemetry import logs
 
 _log = structlog.get_logger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds. A terminal and a wrapper such as timeout(1) both pass one wish on: two signals at once are one.
+SECOND_AFTER = 0.5
 
 
 def serve_command(config: Path | None = None, dev: bool = False, data_dir: Path | None = None) -> int:  # noqa: FBT001, FBT002 - the CLI's options in order
@@ -55,10 +59,8 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
 
 async def serve(settings: Settings) -> int:
     """Run a broker until a stop signal; returns the exit code."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, _on_signal, stopping, number)
+    stopping = StopSignals()
+    stopping.listen(asyncio.get_running_loop())
     if failpoints.armed:
         _log.warning("failpoints are armed: this process may break itself on purpose")
     broker = Broker(settings)
@@ -71,12 +73,32 @@ async def serve(settings: Settings) -> int:
     return Exit.OK
 
 
-def _on_signal(stopping: asyncio.Event, number: signal.Signals) -> None:
-    if stopping.is_set():
-        # Nothing is lost: the next start finds everything where a crash would have left it.
-        os._exit(128 + number)
-    _log.info("stopping", signal=number.name)
-    stopping.set()
+class StopSignals:
+    """The first signal asks for a graceful stop; another one, SECOND_AFTER later or more, ends the process at once."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._asked_at = 0.0
+        self._asked = asyncio.Event()
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take the stop signals of this process."""
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self.take, number)
+
+    async def wait(self) -> None:
+        """Wait for the first one."""
+        await self._asked.wait()
+
+    def take(self, number: signal.Signals) -> None:
+        """React to one signal."""
+        if not self._asked.is_set():
+            self._asked_at = self._monotonic()
+            self._asked.set()
+            _log.info("stopping", signal=number.name)
+        elif self._monotonic() - self._asked_at >= SECOND_AFTER:
+            # Nothing is lost: the next start finds everything where a crash would have left it.
+            os._exit(128 + number)
 
 
 def _refuse(refusal: StartRefusedError) -> int:

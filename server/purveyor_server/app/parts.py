@@ -29,6 +29,7 @@ from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import Clock, SystemClock
 from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.lifecycle.lifecycle import Lifecycle
+from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.contract import ProviderFactory
 from purveyor_server.providers.registry import ProviderRegistry, installed_factories
 from purveyor_server.rpc import ListenError, RpcServer, RpcSettings
@@ -44,7 +45,7 @@ STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the 
 
 def rpc_settings(settings: Settings) -> RpcSettings:
     """Limits and times as the gRPC face takes them."""
-    given = settings.limits.model_dump()
+    given = settings.limits.model_dump(exclude={"max_pending", "max_parked"})
     for name, field in (
         ("call_timeout", "call_seconds"),
         ("max_wait", "wait_seconds"),
@@ -53,6 +54,12 @@ def rpc_settings(settings: Settings) -> RpcSettings:
     ):
         given[field] = given.pop(name)
     return over(RpcSettings(), given | {"reflection": settings.listen.reflection})
+
+
+def lifecycle_settings(settings: Settings) -> LifecycleSettings:
+    """Bounds as the use-cases take them."""
+    limits = settings.limits
+    return LifecycleSettings(max_wait=limits.max_wait, max_pending=limits.max_pending, max_parked=limits.max_parked)
 
 
 class Broker:

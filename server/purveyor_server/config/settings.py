@@ -157,6 +157,8 @@ class LimitSettings(Section):
     waits_per_caller: Count = 10_000
     streams: Count = 20_000
     streams_per_caller: Count = 20_000
+    max_pending: Count = 10_000
+    max_parked: Count = 1_000_000
 
 
 class RetentionSettings(Section):
