@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from purveyor_server.domain.filters import Filter
+from purveyor_server.domain.filters import Comparator, Filter
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
 from purveyor_server.store.sqlite import rows
@@ -25,6 +25,7 @@ _BINDING = _SQL["binding"]
 _BINDINGS = _SQL["bindings"]
 _OPERATION = _SQL["operation"]
 _OPERATIONS = _SQL["operations"]
+_OF_INSTANCE_ID = _SQL["of_instance_id"]
 _STEPS = _SQL["steps"]
 _SECRET = _SQL["secret"]
 _PLAN = _SQL["plan"]
@@ -96,6 +97,11 @@ class SqliteReads:
         extra, values = conditions(where, OPERATION_COLUMNS)
         if not scope.allows(tenant):
             return ()
+        for condition in where:
+            if condition.field == "instance_id" and condition.comparator is Comparator.EQUAL:
+                # An index path: the row's own instance_id is compared as well.
+                extra += f" AND {_OF_INSTANCE_ID}"
+                values += [tenant, condition.value] * 2
         sql = f"{_OPERATIONS}{extra} ORDER BY operation_id LIMIT ?"
         return await self._decoded(rows.decode_operation, sql, (tenant, page.after, *values, page.limit))
 

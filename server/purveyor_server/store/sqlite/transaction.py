@@ -22,9 +22,11 @@ from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.rows import Row
 
 _SQL = load("commands")
-_NEWEST_INSTANCE = _SQL["newest_instance"]
+_LIVING_INSTANCE = _SQL["living_instance"]
+_DEAD_INSTANCE = _SQL["newest_dead_instance"]
 _INSTANCE_BY_UID = _SQL["instance_by_uid"]
-_NEWEST_BINDING = _SQL["newest_binding"]
+_LIVING_BINDING = _SQL["living_binding"]
+_DEAD_BINDING = _SQL["newest_dead_binding"]
 _BINDING_BY_UID = _SQL["binding_by_uid"]
 _LIVE_BINDINGS = _SQL["live_bindings"]
 _OPERATION = _SQL["operation"]
@@ -94,7 +96,7 @@ class Transaction:
 
     def instance(self, tenant: str, instance_id: str) -> Instance | None:
         """The newest incarnation."""
-        body = self._body(_NEWEST_INSTANCE, tenant, instance_id)
+        body = self._body(_LIVING_INSTANCE, tenant, instance_id) or self._body(_DEAD_INSTANCE, tenant, instance_id)
         return None if body is None else rows.decode_instance(body)
 
     def instance_by_uid(self, uid: str) -> Instance | None:
@@ -104,7 +106,9 @@ class Transaction:
 
     def binding(self, instance_uid: str, binding_id: str) -> Binding | None:
         """The newest incarnation in one incarnation of its instance."""
-        body = self._body(_NEWEST_BINDING, instance_uid, binding_id)
+        body = self._body(_LIVING_BINDING, instance_uid, binding_id) or self._body(
+            _DEAD_BINDING, instance_uid, binding_id
+        )
         return None if body is None else rows.decode_binding(body)
 
     def binding_by_uid(self, uid: str) -> Binding | None:

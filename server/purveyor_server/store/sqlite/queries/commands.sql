@@ -1,13 +1,19 @@
 -- What commands read and write inside their transaction.
 
--- name: newest_instance
-SELECT body FROM instances WHERE tenant = ? AND instance_id = ? ORDER BY seq DESC LIMIT 1;
+-- name: living_instance
+SELECT body FROM instances WHERE tenant = ? AND instance_id = ? AND state <> 'DELETED';
+
+-- name: newest_dead_instance
+SELECT body FROM instances WHERE tenant = ? AND instance_id = ? AND state = 'DELETED' ORDER BY seq DESC LIMIT 1;
 
 -- name: instance_by_uid
 SELECT body FROM instances WHERE uid = ?;
 
--- name: newest_binding
-SELECT body FROM bindings WHERE instance_uid = ? AND binding_id = ? ORDER BY seq DESC LIMIT 1;
+-- name: living_binding
+SELECT body FROM bindings WHERE instance_uid = ? AND binding_id = ? AND state <> 'DELETED';
+
+-- name: newest_dead_binding
+SELECT body FROM bindings WHERE instance_uid = ? AND binding_id = ? AND state = 'DELETED' ORDER BY seq DESC LIMIT 1;
 
 -- name: binding_by_uid
 SELECT body FROM bindings WHERE uid = ?;

@@ -1,15 +1,30 @@
 -- Committed reads. Every list ends in conditions, order and limit that reads.py adds as parameters.
 
 -- name: instance
-SELECT body FROM instances WHERE tenant = ? AND instance_id = ? ORDER BY seq DESC LIMIT 1;
+SELECT body FROM (
+    SELECT body FROM instances WHERE tenant = ?1 AND instance_id = ?2 AND state <> 'DELETED'
+    UNION ALL
+    SELECT * FROM (SELECT body FROM instances WHERE tenant = ?1 AND instance_id = ?2 AND state = 'DELETED'
+        ORDER BY seq DESC LIMIT 1))
+LIMIT 1;
 
 -- name: instances
 SELECT body FROM instances WHERE tenant = ? AND uid > ?;
 
 -- name: binding
-SELECT body FROM bindings WHERE binding_id = ?3 AND instance_uid =
-    (SELECT uid FROM instances WHERE tenant = ?1 AND instance_id = ?2 ORDER BY seq DESC LIMIT 1)
-ORDER BY seq DESC LIMIT 1;
+WITH incarnation (uid) AS (SELECT uid FROM (
+    SELECT uid FROM instances WHERE tenant = ?1 AND instance_id = ?2 AND state <> 'DELETED'
+    UNION ALL
+    SELECT * FROM (SELECT uid FROM instances WHERE tenant = ?1 AND instance_id = ?2 AND state = 'DELETED'
+        ORDER BY seq DESC LIMIT 1))
+LIMIT 1)
+SELECT body FROM (
+    SELECT body FROM bindings WHERE instance_uid = (SELECT uid FROM incarnation) AND binding_id = ?3
+        AND state <> 'DELETED'
+    UNION ALL
+    SELECT * FROM (SELECT body FROM bindings WHERE instance_uid = (SELECT uid FROM incarnation) AND binding_id = ?3
+        AND state = 'DELETED' ORDER BY seq DESC LIMIT 1))
+LIMIT 1;
 
 -- name: bindings
 SELECT body FROM bindings WHERE tenant = ? AND uid > ?;
@@ -20,6 +35,10 @@ WHERE operation_id = ?1 AND (?2 IS NULL OR tenant IN (SELECT value FROM json_eac
 
 -- name: operations
 SELECT body FROM operations WHERE tenant = ? AND operation_id > ?;
+
+-- name: of_instance_id
+instance_uid IN (SELECT uid FROM instances WHERE tenant = ? AND instance_id = ? AND state <> 'DELETED'
+    UNION ALL SELECT uid FROM instances WHERE tenant = ? AND instance_id = ? AND state = 'DELETED');
 
 -- name: steps
 SELECT s.body FROM operations AS o JOIN steps AS s ON s.operation_id = o.operation_id

@@ -39,8 +39,9 @@ DELETE FROM bindings WHERE uid = ? AND state = 'DELETED';
 
 -- name: gone_instances
 SELECT uid FROM instances AS i WHERE state = 'DELETED' AND deleted_at < ?
-    AND NOT EXISTS (SELECT 1 FROM operations AS o WHERE o.instance_uid = i.uid AND o.backlog > 0)
-    AND NOT EXISTS (SELECT 1 FROM bindings AS b WHERE b.instance_uid = i.uid)
+    AND NOT EXISTS (SELECT 1 FROM operations AS o WHERE o.instance_uid = i.uid)
+    AND NOT EXISTS (SELECT 1 FROM bindings AS b WHERE b.instance_uid = i.uid AND b.state <> 'DELETED')
+    AND NOT EXISTS (SELECT 1 FROM bindings AS b WHERE b.instance_uid = i.uid AND b.state = 'DELETED')
 ORDER BY deleted_at LIMIT ?;
 
 -- name: delete_instance
