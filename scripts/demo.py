@@ -100,7 +100,7 @@ class Broker:
     async def clean_up(self) -> None:
         """Stop the PostgreSQL server, which outlives the broker by design, and remove its folder, wherever that is."""
         await self.stop()
-        module = "purveyor_server.providers.postgresql.embedded"
+        module = "purveyor_server.providers.postgresql"
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module, "stop", str(self.postgres)), stdout=asyncio.subprocess.DEVNULL
         )
@@ -197,6 +197,16 @@ async def show_catalog(client: purveyor.Client) -> None:
             table.add_row(f"  {service.name}", plan.name, plan.description)
     console.print(table)
     claim(f"the broker offers {SERVICE} {PLAN}", any(s.name == SERVICE for s in catalog.services))
+
+
+async def first_listing(broker: Broker) -> set[str]:
+    """The server's listing before anything was ordered; the broker brings the server up in the background."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                return await broker.listing()
+            except (ClaimError, OSError, asyncpg.PostgresError):
+                await asyncio.sleep(0.1)
 
 
 async def provision_and_bind(client: purveyor.Client) -> purveyor.ActiveBinding:
@@ -340,10 +350,12 @@ async def tell(broker: Broker) -> None:
             purveyor.Client(broker.address, tenant="team-a", timeout=START_SECONDS, retry_for=START_SECONDS)
         )
         await show_catalog(client)
+        before = await first_listing(broker)
+        claim(
+            f"its own PostgreSQL server answers, with {len(before)} databases and roles before anything is ordered",
+            before,
+        )
         chapter("2  Provision and bind")
-        warm = await (await client.provision(SERVICE, PLAN, instance_id="first")).result(timeout=RESULT_SECONDS)
-        await (await client.deprovision(warm.instance_id, wait=20)).result(timeout=RESULT_SECONDS)
-        before = await broker.listing()
         app = await provision_and_bind(client)
         chapter("3  Use it")
         session = await stack.enter_async_context(connected(app.credentials))
