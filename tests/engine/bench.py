@@ -238,18 +238,10 @@ class Bench:
         def decide(situation: Situation) -> Writes:
             assert situation.instance is not None
             before = situation.instance
-            waits: dict[str, Any] = {}
-            if over is not None:
-                waits = {"blocked_by": (over.operation_id,), "due_at": None, "deadline": None}
-                waits["waiting"] = Waiting.BLOCKED
-            was = before.applied or before.desired
-            operation = self._operation(situation, Verb.DEPROVISION, before, was=was, **waits, **more)
+            was, running = before.applied or before.desired, _running(situation, over)
+            operation = self._operation(situation, Verb.DEPROVISION, before, was=was, **_waits(running), **more)
             after = touch(before, situation.now, state=InstanceState.DEPROVISIONING)
-            taken = tuple(
-                _taken_over(other, situation.now, operation.operation_id)
-                for other in situation.operations
-                if over is not None and other.operation_id == over.operation_id
-            )
+            taken = tuple(_taken_over(other, situation.now, operation.operation_id) for other in running)
             return Writes(instances=(after,), operations=(operation, *taken))
 
         return await self._accept(decide, instance_id)
@@ -280,16 +272,20 @@ class Bench:
 
         return await self._accept(decide, instance_id, binding_id=binding_id)
 
-    async def unbind(self, binding_id: str = "b1", instance_id: str = "one", **more: Any) -> Operation:
-        """Accept an unbind."""
+    async def unbind(
+        self, binding_id: str = "b1", instance_id: str = "one", over: Operation | None = None, **more: Any
+    ) -> Operation:
+        """Accept an unbind, taking over from `over`."""
 
         def decide(situation: Situation) -> Writes:
             assert situation.instance is not None
             assert situation.binding is not None
             named = {"binding_id": binding_id, "binding_uid": situation.binding.uid, "want": situation.instance.applied}
-            operation = self._operation(situation, Verb.UNBIND, situation.instance, **(named | more))
+            running = _running(situation, over)
+            operation = self._operation(situation, Verb.UNBIND, situation.instance, **(named | _waits(running) | more))
             after = touch(situation.binding, situation.now, state=BindingState.UNBINDING)
-            return Writes(bindings=(after,), operations=(operation,))
+            taken = tuple(_taken_over(other, situation.now, operation.operation_id) for other in running)
+            return Writes(bindings=(after,), operations=(operation, *taken))
 
         return await self._accept(decide, instance_id, binding_id=binding_id)
 
@@ -303,6 +299,18 @@ class Bench:
             return Writes(operations=(touch(job.operation, job.now, **changes),))
 
         return await self.store.amend(Amend(SYSTEM, operation.operation_id, decide))
+
+
+def _running(situation: Situation, over: Operation | None) -> tuple[Operation, ...]:
+    """The operation to take over, when it is still unfinished inside the transaction."""
+    return tuple(o for o in situation.operations if over is not None and o.operation_id == over.operation_id)
+
+
+def _waits(running: tuple[Operation, ...]) -> dict[str, Any]:
+    if not running:
+        return {}
+    blocked_by = tuple(operation.operation_id for operation in running)
+    return {"blocked_by": blocked_by, "due_at": None, "deadline": None, "waiting": Waiting.BLOCKED}
 
 
 def _taken_over(other: Operation, now: datetime, by: str) -> Operation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +30,15 @@ from purveyor_server.providers.contract import (
     Work,
 )
 
-Fault = Exception | NotYet | asyncio.Event
+
+class Late:
+    """The call is sent and lost; it takes effect `seconds` later, unless its thing was removed under its lock before."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+Fault = Exception | NotYet | asyncio.Event | Late
 
 
 class World:
@@ -45,6 +53,7 @@ class World:
         self.busy: set[str] = set()
         self.entered: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.markers: dict[str, str] = {}
+        self.on_call: Callable[[str], None] = lambda _call: None
 
     def plant(self, call: str, *faults: Fault) -> None:
         """The next runs of `call` (`<piece>.<ensure|absent|settle>`) meet these, one each.
@@ -57,6 +66,7 @@ class World:
         """Take the fault of this run."""
         self.calls.append(call)
         self.entered[call].set()
+        self.on_call(call)
         return self.faults[call].popleft() if self.faults[call] else None
 
 
@@ -105,6 +115,12 @@ class WorldPiece:
         fault = self._world.next_fault(f"{self.name}.{make}")
         if isinstance(fault, asyncio.Event):
             await fault.wait()
+        elif isinstance(fault, Late):
+            gate = asyncio.Event()
+            asyncio.get_running_loop().call_later(fault.seconds, gate.set)
+            self.happens_late(ctx, gate)
+            message = "the connection broke"
+            raise Ambiguous(message)
         elif isinstance(fault, Exception):
             raise fault
         elif isinstance(fault, NotYet):
