@@ -36,6 +36,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     validate_only: bool = False
     wait: timedelta = ZERO
     body: dict[str, Json] = {}
+    originating_identity: Identity | None = None
 
 
 class Provision(Write, frozen=True, kw_only=True):
@@ -45,7 +46,6 @@ class Provision(Write, frozen=True, kw_only=True):
     plan_id: str
     parameters: dict[str, Json] = {}
     context: dict[str, Json] = {}
-    originating_identity: Identity | None = None
     labels: dict[str, str] = {}
     maintenance_info: MaintenanceInfo | None = None
 
@@ -77,7 +77,6 @@ class Bind(Write, frozen=True, kw_only=True):
     parameters: dict[str, Json] = {}
     bind_resource: dict[str, Json] = {}
     context: dict[str, Json] = {}
-    originating_identity: Identity | None = None
     labels: dict[str, str] = {}
     ttl: timedelta | None = None
 
@@ -99,6 +98,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     page_token: str = ""
     filter: str = ""
     show_deleted: bool = False
+    full: bool = False  # operations only: with their steps
 
 
 class OperationDetails(msgspec.Struct, frozen=True):
@@ -121,6 +121,8 @@ class Outcome(msgspec.Struct, frozen=True):
     credentials: dict[str, Json] | None = None
     replayed: bool = False
     planned: tuple[str, ...] = ()
+    last_operation: Operation | None = None
+    """The newest operation of the resource, where it is known to differ from `operation` or `operation` is None."""
 
 
 class PageOf(msgspec.Struct, frozen=True):

@@ -1,0 +1,137 @@
+"""The door: nobody does anything without having passed here.
+
+Guarantee: permission and tenant are checked before anything is read, so a refusal tells nothing of what exists: a tenant
+outside the caller's is PERMISSION_DENIED, for reads and writes alike, whether or not it exists. While draining, writes are
+refused (DRAINING) and reads go on. Each accepted, refused or answered mutation leaves one log line.
+Limit: the log line is not the audit record, which is a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import structlog
+
+from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.domain.model import Identity
+from purveyor_server.domain.names import check_tenant
+from purveyor_server.lifecycle.contract import Caller, Write
+from purveyor_server.store.contract import Decision, Scope
+
+_log = structlog.get_logger(__name__)
+DRAIN_RETRY = 1.0  # seconds
+
+
+class Role(StrEnum):
+    """What a caller may be; no role implies another."""
+
+    VIEWER = "VIEWER"
+    CONSUMER = "CONSUMER"
+    CREDENTIALS_READER = "CREDENTIALS_READER"
+    PLATFORM = "PLATFORM"
+    OPERATOR = "OPERATOR"
+    ADMIN = "ADMIN"
+
+
+EVERY_ROLE = frozenset(str(role) for role in Role)
+
+
+class Action(StrEnum):
+    """The use-cases, by the names of their methods."""
+
+    GET_CATALOG = "GetCatalog"
+    PROVISION = "Provision"
+    UPDATE = "UpdateInstance"
+    DEPROVISION = "Deprovision"
+    GET_INSTANCE = "GetInstance"
+    LIST_INSTANCES = "ListInstances"
+    BIND = "Bind"
+    UNBIND = "Unbind"
+    GET_BINDING = "GetBinding"
+    LIST_BINDINGS = "ListBindings"
+    GET_CREDENTIALS = "GetCredentials"
+    GET_OPERATION = "GetOperation"
+    LIST_OPERATIONS = "ListOperations"
+    WAIT_OPERATION = "WaitOperation"
+    CANCEL_OPERATION = "CancelOperation"
+    WATCH_OPERATION = "WatchOperation"
+
+
+WRITES = frozenset(
+    {Action.PROVISION, Action.UPDATE, Action.DEPROVISION, Action.BIND, Action.UNBIND, Action.CANCEL_OPERATION}
+)
+# The role of each use-case; the creator of a binding may read its credentials with CONSUMER (see `credentials`).
+ROLES: Mapping[Action, frozenset[str]] = {
+    action: frozenset({Role.CONSUMER if action in WRITES else Role.VIEWER}) for action in Action
+} | {Action.GET_CREDENTIALS: frozenset({Role.CREDENTIALS_READER, Role.CONSUMER})}
+
+
+class Door:
+    """Checks and notes who enters."""
+
+    def __init__(self) -> None:
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """True once `drain` was called."""
+        return self._draining
+
+    def drain(self) -> None:
+        """From now on writes are refused."""
+        self._draining = True
+
+    def enter(self, caller: Caller, action: Action, tenant: str = "") -> Scope:
+        """The scope of the call. An empty `tenant` is for use-cases that name an operation: its scope is the caller's own.
+
+        Raises DRAINING, PERMISSION_DENIED or INVALID_REQUEST.
+        """
+        if self._draining and action in WRITES:
+            raise PurveyorError(Reason.DRAINING, "the server is stopping", retry_after=DRAIN_RETRY)
+        if caller.roles.isdisjoint(ROLES[action]):
+            raise denied(action, " or ".join(sorted(ROLES[action])))
+        if not tenant and action in OPERATION_ACTIONS:
+            return Scope(caller.tenants)
+        check_tenant(tenant)
+        if caller.tenants is not None and tenant not in caller.tenants:
+            raise PurveyorError(
+                Reason.PERMISSION_DENIED, f"not allowed in tenant {tenant!r}", metadata={"tenant": tenant}
+            )
+        return Scope(frozenset({tenant}))
+
+    def check_behalf(self, caller: Caller, action: Action, identity: Identity | None) -> None:
+        """Raise PERMISSION_DENIED when a caller speaks for somebody else without being a platform."""
+        if identity is not None and Role.PLATFORM not in caller.roles:
+            raise denied(action, Role.PLATFORM)
+
+    def note(self, caller: Caller, action: Action, tenant: str, **fields: str | bool) -> None:
+        """Log one use-case: who, what, where, and how it went."""
+        _log.info(
+            "accepted", principal=caller.subject, method=str(action), tenant=tenant, request=caller.call_id, **fields
+        )
+
+    def note_decision(self, caller: Caller, action: Action, request: Write, decision: Decision) -> None:
+        """Log a mutation that was accepted (or answered again, or only validated)."""
+        operation = decision.operation
+        self.note(
+            caller,
+            action,
+            request.tenant,
+            instance=request.instance_id,
+            operation=operation.operation_id if operation is not None and not request.validate_only else "",
+            replayed=decision.replayed,
+            validated=request.validate_only,
+        )
+
+
+OPERATION_ACTIONS = frozenset(
+    {Action.GET_OPERATION, Action.WAIT_OPERATION, Action.CANCEL_OPERATION, Action.WATCH_OPERATION}
+)
+
+
+def denied(action: Action, role: str) -> PurveyorError:
+    """PERMISSION_DENIED for want of a role."""
+    return PurveyorError(
+        Reason.PERMISSION_DENIED, f"{action} needs the role {role}", metadata={"method": str(action), "role": role}
+    )

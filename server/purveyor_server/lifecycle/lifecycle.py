@@ -1,0 +1,170 @@
+"""The one door of every use-case.
+
+Guarantee: whoever calls (a face, a loop) meets the same checks in the same order: drain, permission, tenant, the request
+itself, then in one store command request id, etag, conflict matrix, digest, catalog and schema, capacity, and the writes.
+What is accepted is stored whole before it is answered; a caller that goes away changes nothing.
+Limit: knows no wire format and no provider; work is the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+from purveyor_server.domain.catalog import Catalog
+from purveyor_server.domain.model import Binding, Instance, Json, Operation
+from purveyor_server.kit.clock import Clock
+from purveyor_server.lifecycle import operations, reads
+from purveyor_server.lifecycle.bind import bind
+from purveyor_server.lifecycle.contract import (
+    ZERO,
+    Bind,
+    Caller,
+    Deprovision,
+    Listing,
+    OperationDetails,
+    Outcome,
+    PageOf,
+    Provision,
+    Unbind,
+    Update,
+)
+from purveyor_server.lifecycle.credentials import get_credentials
+from purveyor_server.lifecycle.deprovision import deprovision
+from purveyor_server.lifecycle.door import Door
+from purveyor_server.lifecycle.plans import PlanBook
+from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
+from purveyor_server.lifecycle.provision import provision
+from purveyor_server.lifecycle.running import Parts
+from purveyor_server.lifecycle.unbind import unbind
+from purveyor_server.lifecycle.update import update
+from purveyor_server.store.contract import Store
+from purveyor_server.watch.operations import OperationHub
+
+
+class Lifecycle:
+    """Every use-case as a method. Each raises `PurveyorError`; the reasons of each are listed in the contract.
+
+    `digest_key` keys digests and fingerprints and is never changed; `token_key` authenticates page tokens.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Callable[[], Catalog],
+        plans: Plans,
+        hub: OperationHub,
+        opener: Opener,
+        *,
+        digest_key: bytes,
+        token_key: bytes,
+        clock: Clock,
+        settings: LifecycleSettings | None = None,
+    ) -> None:
+        settings = settings or LifecycleSettings()
+        self._door = Door()
+        self._parts = Parts(
+            store=store,
+            catalog=catalog,
+            plans=plans,
+            book=PlanBook(store, catalog, plans, settings),
+            hub=hub,
+            opener=opener,
+            digest_key=digest_key,
+            token_key=token_key,
+            clock=clock,
+            settings=settings,
+            door=self._door,
+        )
+
+    def drain(self) -> None:
+        """From now on mutating calls are refused with DRAINING; reads, waits and watches go on."""
+        self._door.drain()
+
+    async def get_catalog(self, caller: Caller, tenant: str) -> Catalog:
+        """What the caller may order."""
+        return reads.get_catalog(self._parts, caller, tenant)
+
+    async def provision(self, caller: Caller, request: Provision) -> Outcome:
+        """Make an instance, or answer again what an identical request made; never a second one."""
+        return await provision(self._parts, caller, request)
+
+    async def update(self, caller: Caller, request: Update) -> Outcome:
+        """Change an instance. `operation` is None when only the record changed, or nothing had to."""
+        return await update(self._parts, caller, request)
+
+    async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome:
+        """Give an instance back. With `allow_missing` and no instance, the outcome is empty."""
+        return await deprovision(self._parts, caller, request)
+
+    async def bind(self, caller: Caller, request: Bind) -> Outcome:
+        """Make a binding; credentials come with the outcome when it is ACTIVE and the caller may read them."""
+        return await bind(self._parts, caller, request)
+
+    async def unbind(self, caller: Caller, request: Unbind) -> Outcome:
+        """Revoke a binding. With `allow_missing` and no binding, the outcome is empty."""
+        return await unbind(self._parts, caller, request)
+
+    async def get_instance(
+        self, caller: Caller, tenant: str, instance_id: str, *, show_deleted: bool = False
+    ) -> Instance:
+        """One instance as it is stored."""
+        return await reads.get_instance(self._parts, caller, tenant, instance_id, deleted=show_deleted)
+
+    async def list_instances(self, caller: Caller, listing: Listing) -> PageOf:
+        """A page of `Instance`."""
+        return await reads.list_instances(self._parts, caller, listing)
+
+    async def get_binding(
+        self, caller: Caller, tenant: str, instance_id: str, binding_id: str, *, show_deleted: bool = False
+    ) -> Binding:
+        """One binding as it is stored."""
+        return await reads.get_binding(self._parts, caller, tenant, instance_id, binding_id, deleted=show_deleted)
+
+    async def list_bindings(self, caller: Caller, listing: Listing) -> PageOf:
+        """A page of `Binding`."""
+        return await reads.list_bindings(self._parts, caller, listing)
+
+    async def newest_operation(self, caller: Caller, record: Instance | Binding) -> Operation | None:
+        """The last operation of a record that was answered to this caller."""
+        return await reads.newest_operation(self._parts, caller, record)
+
+    async def get_credentials(self, caller: Caller, tenant: str, instance_id: str, binding_id: str) -> dict[str, Json]:
+        """Credentials of an ACTIVE binding, for readers of credentials and for its creator."""
+        return await get_credentials(self._parts, caller, tenant, instance_id, binding_id)
+
+    async def get_operation(self, caller: Caller, operation_id: str, full: bool = False) -> OperationDetails:  # noqa: FBT001, FBT002 - the face's shape
+        """One operation, with its steps when `full`."""
+        return await operations.get_operation(self._parts, caller, operation_id, full=full)
+
+    async def list_operations(self, caller: Caller, listing: Listing) -> PageOf:
+        """A page of `OperationDetails`."""
+        return await operations.list_operations(self._parts, caller, listing)
+
+    async def wait_operation(
+        self,
+        caller: Caller,
+        operation_id: str,
+        timeout: timedelta,  # noqa: ASYNC109 - how long the caller wants to wait, not a bound of this call
+        full: bool = False,  # noqa: FBT001, FBT002 - the face's shape
+    ) -> OperationDetails:
+        """The operation when it is done, or as it is after `timeout`."""
+        return await operations.wait_operation(self._parts, caller, operation_id, timeout, full=full)
+
+    async def cancel_operation(
+        self, caller: Caller, operation_id: str, *, etag: str = "", wait: timedelta = ZERO, validate_only: bool = False
+    ) -> OperationDetails:
+        """Ask an operation to stop and undo what it did."""
+        return await operations.cancel_operation(
+            self._parts, caller, operation_id, etag=etag, wait=wait, validate_only=validate_only
+        )
+
+    def watch_operation(
+        self,
+        caller: Caller,
+        operation_id: str,
+        full: bool = False,  # noqa: FBT001, FBT002 - the face's shape
+        heartbeat: timedelta = timedelta(seconds=15),
+    ) -> AsyncIterator[tuple[OperationDetails, bool]]:
+        """The present state, then the newest on change or heartbeat (True); ends after the terminal state."""
+        return operations.watch_operation(self._parts, caller, operation_id, heartbeat, full=full)

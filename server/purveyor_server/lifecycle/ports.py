@@ -1,0 +1,53 @@
+"""What the lifecycle needs from others, as Protocols, and its settings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Protocol
+
+import msgspec
+
+from purveyor_server.domain.model import ProviderRef
+from purveyor_server.providers.contract import Ability, Work
+
+
+class Plans(Protocol):
+    """What providers say of themselves. Each may raise `ProviderMissingError`, and `plan_names` a `ProviderError`."""
+
+    def contract(self, ref: ProviderRef) -> str:
+        """Version of the provider's step names."""
+        ...
+
+    def abilities(self, ref: ProviderRef) -> frozenset[Ability]:
+        """What the provider can do."""
+        ...
+
+    def plan_names(self, ref: ProviderRef, work: Work) -> tuple[str, ...]:
+        """Names of the steps that `work` would take."""
+        ...
+
+
+class Opener(Protocol):
+    """Opens what the engine sealed; raises `security.sealing.SealError`."""
+
+    def open(self, owner: str, name: str, sealed: bytes) -> bytes:
+        """The clear text that was sealed for the column `name` of the row `owner`."""
+        ...
+
+
+class LifecycleSettings(msgspec.Struct, frozen=True):
+    """Bounds of the use-cases."""
+
+    max_wait: timedelta = timedelta(seconds=60)
+    wait_margin: timedelta = timedelta(milliseconds=250)  # kept of a call's deadline for the answer
+    max_pending: int = 10_000  # operations that run or wait for a slot; above it nothing new is accepted
+    max_parked: int = 1_000_000  # operations that wait for anything else
+    full_retry: float = 5.0  # seconds that a caller is told to wait when there are too many operations
+    busy_retry: float = 1.0  # seconds that a caller is told to wait for an operation in progress
+    default_page: int = 100
+    max_page: int = 1000
+    removal_budget: timedelta = timedelta(minutes=10)  # of a plan that the catalog no longer has
+    max_ttl: timedelta = timedelta(days=3650)
+    max_named: int = 20  # bindings that an error names
+    max_rounds: int = 4  # times an accept is prepared anew when its instance changes meanwhile
+    shortest_heartbeat: float = 1.0  # seconds

@@ -1,0 +1,75 @@
+"""The answer to validate_only: what would be accepted, and by which steps, with nothing that could be mistaken for real."""
+
+from __future__ import annotations
+
+import structlog
+from msgspec.structs import replace
+
+from purveyor_server.domain.model import Binding, Operation, Settings
+from purveyor_server.domain.states import Verb
+from purveyor_server.lifecycle.contract import Outcome
+from purveyor_server.lifecycle.running import Parts
+from purveyor_server.providers.contract import BindingWork, ProviderError, Work, WorkSettings
+from purveyor_server.providers.registry import ProviderMissingError
+from purveyor_server.store.contract import Decision
+
+_log = structlog.get_logger(__name__)
+
+
+def preview(parts: Parts, decision: Decision) -> Outcome:
+    """The outcome of a dry run. What exists already (a replay, the current state) is shown as it is."""
+    operation = decision.operation
+    if operation is None or decision.replayed:
+        return Outcome(operation, decision.instance, decision.binding, replayed=decision.replayed)
+    instance, binding = decision.instance, decision.binding
+    if instance is not None:
+        instance = replace(instance, last_operation="", uid=_uid(operation, instance.uid, Verb.PROVISION))
+    if binding is not None:
+        binding = replace(binding, last_operation="", uid=_uid(operation, binding.uid, Verb.BIND))
+    shown = replace(
+        operation,
+        operation_id="",
+        instance_uid=_uid(operation, operation.instance_uid, Verb.PROVISION),
+        binding_uid=_uid(operation, operation.binding_uid, Verb.BIND),
+    )
+    return Outcome(shown, instance, binding, planned=_steps(parts, decision, operation))
+
+
+def _uid(operation: Operation, uid: str, made_by: Verb) -> str:
+    """No uid for what does not exist yet."""
+    return "" if operation.verb is made_by else uid
+
+
+def _steps(parts: Parts, decision: Decision, operation: Operation) -> tuple[str, ...]:
+    """Step names; none when the provider cannot say at present, which a removal tolerates."""
+    instance = decision.instance
+    settings = operation.want or operation.was
+    if settings is None:
+        return ()
+    snapshot = parts.book.get(settings.plan).snapshot
+    work = Work(
+        verb=operation.verb,
+        instance_uid=operation.instance_uid,
+        want=_settings(parts, operation.want),
+        was=_settings(parts, operation.was),
+        outputs=instance.outputs if instance is not None else {},
+        binding=_binding(decision.binding),
+    )
+    try:
+        return parts.plans.plan_names(snapshot.provider, work)
+    except (ProviderError, ProviderMissingError) as error:
+        _log.warning("steps could not be planned", provider=snapshot.provider.name, error=type(error).__name__)
+        return ()
+
+
+def _settings(parts: Parts, settings: Settings | None) -> WorkSettings | None:
+    if settings is None:
+        return None
+    plan = parts.book.get(settings.plan).snapshot
+    return WorkSettings(settings.service_id, settings.plan_id, plan.settings, settings.parameters)
+
+
+def _binding(binding: Binding | None) -> BindingWork | None:
+    if binding is None:
+        return None
+    return BindingWork(binding.uid, binding.parameters, binding.bind_resource, binding.expires_at)
