@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,7 +27,11 @@ from purveyor_server.providers.contract import (
 from purveyor_server.providers.postgresql import PostgresProvider
 from tests.postgres_server import TestServer
 
-PLAN: dict[str, Json] = {"kind": "shared", "connection_limit": 5, "extensions": ["hstore", "pg_trgm", "citext", "dblink"]}
+PLAN: dict[str, Json] = {
+    "kind": "shared",
+    "connection_limit": 5,
+    "extensions": ["hstore", "pg_trgm", "citext", "dblink"],
+}
 PATIENCE = 30.0  # seconds
 ROUNDS = 20
 
@@ -117,14 +121,26 @@ class Shop:
             assert isinstance(answer, NotYet)
         raise AssertionError(f"{piece.name} does not end")
 
+    def work_of_new(self, **parameters: Json) -> Work:
+        """The work of a provision of a new instance, which `clear` gives back."""
+        work = self.work(Verb.PROVISION, str(uuid.uuid4()), parameters)
+        assert work.want is not None
+        self.instances[work.instance_uid] = work.want
+        return work
+
+    async def stopped(self, call: Awaitable[object]) -> None:
+        """Wait for a call during which the broker dies."""
+        try:
+            await call
+        except Stopped:
+            return
+        raise AssertionError("the broker did not die")
+
     async def provision(self, **parameters: Json) -> str:
         """A new instance; its uid."""
-        uid = str(uuid.uuid4())
-        work = self.work(Verb.PROVISION, uid, parameters)
-        assert work.want is not None
-        self.instances[uid] = work.want
+        work = self.work_of_new(**parameters)
         await self.run(work)
-        return uid
+        return work.instance_uid
 
     async def update(self, uid: str, **parameters: Json) -> None:
         """Other parameters for an instance."""
@@ -158,6 +174,16 @@ class Shop:
         """What the provider sees."""
         bindings = tuple(binding for binding, instance in self.bindings.items() if instance == uid)
         return await self.provider.observe(Known(uid, self.instances[uid], {}, bindings))
+
+    def start(self, call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Let a call run beside the test."""
+        return asyncio.create_task(call)
+
+    async def waits_for_lock(self) -> bool:
+        """Whether a session of the broker waits for somebody's lock. Within a transaction the view would stand still."""
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'"
+        async with self.server.superuser() as superuser:
+            return bool(await superuser.fetchval(sql, self.server.running.user))
 
     async def clear(self) -> None:
         """Give back all that is left."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, RightsMissing
 from purveyor_server.providers.postgresql.config import PlanSettings
+from purveyor_server.providers.postgresql.grants import release
 from purveyor_server.providers.postgresql.pieces import (
     DATABASE,
     EXTENSION_SCHEMA,
@@ -55,10 +56,13 @@ class GroupPiece(SharedPiece):
         """Logins that are still members go first: their objects went with the database, their names must not stay."""
         group = ctx.instance_name(GROUP)
         left = await session.ask(LEFT_MEMBERS, group, f"pv_{LOGIN}_")
-        drops = [f"DROP ROLE IF EXISTS {ident(row['rolname'])}" for row in left]
-        if left or await role_exists(session, group):
-            ctx.report(50, "removing the group role")
-            await session.change(ctx, "drop_group", *drops, f"DROP ROLE IF EXISTS {ident(group)}")
+        if not left and not await role_exists(session, group):
+            return Done()
+        ctx.report(50, "removing the group role")
+        roles = [*(row["rolname"] for row in left), group]
+        for role in roles:
+            await release(self._sessions, session, ctx, self.name, role)
+        await session.change(ctx, "drop_group", *(f"DROP ROLE IF EXISTS {ident(role)}" for role in roles))
         return Done()
 
 

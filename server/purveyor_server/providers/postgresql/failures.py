@@ -34,7 +34,6 @@ TRY_AGAIN = {
     "55006",  # object_in_use: other users of the database or its source
     "55P03",  # lock_not_available
     "57014",  # query_canceled: statement_timeout
-    "2BP01",  # dependent_objects_still_exist
     "42710",  # duplicate_object: another run was quicker
     "42P04",  # duplicate_database
     "23505",  # unique_violation in a system catalog: the same race, seen later
@@ -60,6 +59,8 @@ def _answered(error: asyncpg.PostgresError, state: str, detail: str, *, changing
         return kind("the PostgreSQL server is going away or coming up", detail)
     if state in INVALID_PASSWORD:
         return RightsMissing("the PostgreSQL server does not let the broker in", detail)
+    if state == "2BP01":  # dependent_objects_still_exist
+        return Retryable("something in the PostgreSQL server still depends on it", detail)
     if state == "42501":
         return RightsMissing("the broker's role lacks a right in the PostgreSQL server", detail)
     if state in TRY_AGAIN or (state == "XX000" and any(text in str(error) for text in CONCURRENT)):

@@ -15,6 +15,7 @@ import time
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent
 from purveyor_server.providers.postgresql.config import LimitsConfig, read_binding
 from purveyor_server.providers.postgresql.database import NO_RIGHTS
+from purveyor_server.providers.postgresql.grants import release
 from purveyor_server.providers.postgresql.pieces import (
     DATABASE,
     GROUP,
@@ -47,6 +48,12 @@ SELECT count(*) FROM pg_locks l JOIN unnest($1::int[], $2::text[]) AS s(pid, vir
 """
 CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1"
 CUT_AND_WAIT = "SELECT count(pg_terminate_backend(pid, $2)) FROM pg_stat_activity WHERE usename = $1"
+# Measured with PostgreSQL 18: a GRANT that waits for a DROP ROLE of the group succeeds afterwards, with a group that is gone.
+IS_MEMBER = """
+SELECT count(*) FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
+ WHERE u.rolname = $1 AND g.rolname = $2
+"""
+GONE = "the instance's database or group role is gone from the server"
 OPEN_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
 
 
@@ -66,6 +73,8 @@ class LoginPiece(SharedPiece):
         exists = await role_exists(session, role)
         ctx.report(30, "making the login role")
         await session.change(ctx, "make_login", *_make(ctx, role, exists=exists))
+        if not await session.value(IS_MEMBER, role, ctx.instance_name(GROUP)):
+            raise Permanent(GONE, "the group role was dropped while the login was made")
         address = await self._sessions.address()
         return Done(
             {
@@ -89,6 +98,7 @@ class LoginPiece(SharedPiece):
         ctx.report(50, "handing over what the login made")
         await self._hand_over(ctx, session, role)
         ctx.report(90, "removing the login role")
+        await release(self._sessions, session, ctx, self.name, role)
         await session.change(ctx, "drop_login", f"DROP ROLE IF EXISTS {ident(role)}")
         return Done()
 
@@ -115,7 +125,7 @@ class LoginPiece(SharedPiece):
 async def _check_instance(ctx: Context, session: Session) -> None:
     facts = await find_database(session, ctx.instance_name(DATABASE))
     if facts is None or not await role_exists(session, ctx.instance_name(GROUP)):
-        raise Permanent("the instance's database or group role is gone from the server", "drift: MISSING")
+        raise Permanent(GONE)
 
 
 def _make(ctx: Context, role: str, *, exists: bool) -> list[str]:

@@ -1,0 +1,153 @@
+"""Bad configuration is named by its key; wrong rights and an absent server by what to do."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.domain.model import Json
+from purveyor_server.providers.contract import Permanent, RightsMissing, Unreachable
+from purveyor_server.providers.postgresql import PostgresProvider
+from purveyor_server.providers.postgresql.config import read_config, read_parameters, read_settings
+from purveyor_server.providers.postgresql.cluster import choose_port
+from tests.postgres_server import TestServer
+
+SERVER: dict[str, Json] = {"host": "db", "password": {"env": "PASSWORD"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"sever": SERVER}, "sever"),
+        ({"server": {**SERVER, "port": 0}}, "server.port"),
+        ({"server": {**SERVER, "password": "clear"}}, "server.password"),
+        ({"server": {**SERVER, "password": {"file": "/a", "env": "B"}}}, "server.password"),
+        ({"server": {"host": "db"}}, "server.password"),
+        ({"server": {**SERVER, "sslmode": "maybe"}}, "server.sslmode"),
+        ({"server": SERVER, "embedded": True}, "config"),
+        ({"embedded": False}, "config"),
+        ({"embedded": {"user": "me"}}, "embedded"),
+        ({"limits": {"connections": 1}}, "limits.connections"),
+        ({"limits": {"statement_timeout_seconds": -1}}, "limits.statement_timeout_seconds"),
+    ],
+)
+def test_a_bad_key_is_named(config: dict[str, Any], key: str) -> None:
+    with pytest.raises(PurveyorError) as refused:
+        read_config(config)
+
+    assert refused.value.reason is Reason.INVALID_REQUEST
+    assert any(violation.field.startswith(key) for violation in refused.value.violations)
+
+
+def test_a_password_in_the_wrong_place_is_not_repeated() -> None:
+    with pytest.raises(PurveyorError) as refused:
+        read_config({"server": {**SERVER, "password": "hunter2-in-clear"}})
+
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("config", [{}, {"embedded": True}, {"embedded": {"os_user": "nobody"}}, {"server": SERVER}])
+def test_a_sound_configuration_is_read(config: dict[str, Any]) -> None:
+    assert read_config(config).limits.connections == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({}, "kind"), ({"kind": "dedicated"}, "kind"), ({"kind": "shared", "temp_file_limit": "1GB"}, "temp_file_limit")],
+)
+def test_bad_settings_of_a_plan_are_named(settings: dict[str, Json], key: str) -> None:
+    with pytest.raises(Permanent, match=key):
+        read_settings(settings)
+
+
+@pytest.mark.parametrize("parameters", [{"extensions": ['a"; DROP DATABASE x']}, {"connection_limit": 0}, {"more": 1}])
+def test_bad_parameters_are_named(parameters: dict[str, Json]) -> None:
+    with pytest.raises(Permanent, match=next(iter(parameters))):
+        read_parameters(parameters)
+
+
+@pytest.mark.postgres
+async def test_sound_rights_pass(postgres: TestServer) -> None:
+    provider = PostgresProvider(postgres.config, postgres.environment())
+
+    await provider.check()
+    await provider.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("spoil", "mend", "advice"),
+    [
+        (
+            "ALTER ROLE purveyor_admin NOCREATEDB",
+            "ALTER ROLE purveyor_admin CREATEDB",
+            'ALTER ROLE "purveyor_admin" CREATEDB;',
+        ),
+        (
+            "ALTER ROLE purveyor_admin NOCREATEROLE",
+            "ALTER ROLE purveyor_admin CREATEROLE",
+            'ALTER ROLE "purveyor_admin" CREATEROLE;',
+        ),
+        (
+            "GRANT CONNECT ON DATABASE template1 TO PUBLIC",
+            "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC",
+            'REVOKE CONNECT ON DATABASE "template1" FROM PUBLIC;',
+        ),
+    ],
+)
+async def test_a_missing_right_is_named_with_its_statement(
+    postgres: TestServer, spoil: str, mend: str, advice: str
+) -> None:
+    provider = PostgresProvider(postgres.config, postgres.environment())
+    async with postgres.superuser() as superuser:
+        await superuser.execute(spoil)
+        try:
+            with pytest.raises(RightsMissing) as refused:
+                await provider.check()
+        finally:
+            await superuser.execute(mend)
+    await provider.close()
+
+    assert advice in refused.value.detail
+
+
+@pytest.mark.postgres
+async def test_a_refused_password_is_a_missing_right(postgres: TestServer) -> None:
+    file = postgres.keep / "wrong.password"
+    file.write_text("wrong\n", encoding="utf-8")
+    config = {"server": postgres.server_config(password={"file": str(file)})}
+    provider = PostgresProvider(config, postgres.environment())
+    try:
+        with pytest.raises(RightsMissing, match="does not let the broker in"):
+            await provider.check()
+    finally:
+        file.unlink()
+        await provider.close()
+
+
+@pytest.mark.postgres
+async def test_an_absent_server_is_unreachable(postgres: TestServer) -> None:
+    config = {"server": postgres.server_config(port=choose_port())}
+    provider = PostgresProvider(config, postgres.environment())
+
+    with pytest.raises(Unreachable):
+        await provider.check()
+    await provider.close()
+
+
+@pytest.mark.postgres
+async def test_a_server_that_never_answers_is_unreachable(postgres: TestServer) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        config = {
+            "server": postgres.server_config(port=silent.getsockname()[1]),
+            "limits": {"connect_timeout_seconds": 0.2},
+        }
+        provider = PostgresProvider(config, postgres.environment())
+        with pytest.raises(Unreachable):
+            await provider.check()
+        await provider.close()
