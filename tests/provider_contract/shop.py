@@ -36,7 +36,7 @@ PATIENCE = 30.0  # seconds
 ROUNDS = 20
 
 
-class Stopped(BaseException):  # noqa: N818 - stands for the death of a process: nothing may catch it
+class Stopped(BaseException):
     """The broker dies here."""
 
 

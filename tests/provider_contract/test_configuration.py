@@ -11,8 +11,8 @@ from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Json
 from purveyor_server.providers.contract import Permanent, RightsMissing, Unreachable
 from purveyor_server.providers.postgresql import PostgresProvider
-from purveyor_server.providers.postgresql.config import read_config, read_parameters, read_settings
 from purveyor_server.providers.postgresql.cluster import choose_port
+from purveyor_server.providers.postgresql.config import read_config, read_parameters, read_settings
 from tests.postgres_server import TestServer
 
 SERVER: dict[str, Json] = {"host": "db", "password": {"env": "PASSWORD"}}

@@ -109,7 +109,7 @@ async def test_work_inside_a_database_outlives_its_broker(shop: Shop) -> None:
             locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 
             async def lock_is_free() -> bool:
-                return await witness.fetchval(locks) == 0
+                return not await witness.fetchval(locks)
 
             await until(lock_is_free)
             assert not await piece.settle(ctx)

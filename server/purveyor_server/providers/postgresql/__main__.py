@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+
+import structlog
 
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer, stop
 
 
 def main(arguments: list[str]) -> int:
     """Entry of `python -m`; exit code 0 done, 1 not running, 2 wrong use."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     match arguments:
         case ["start", folder]:
             return _say(f"running on port {EmbeddedServer(folder).start().port}", code=0)

@@ -13,7 +13,7 @@ import asyncio
 import time
 
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent
-from purveyor_server.providers.postgresql.config import LimitsConfig, read_binding
+from purveyor_server.providers.postgresql.config import LimitsConfig, read_binding, read_settings
 from purveyor_server.providers.postgresql.database import NO_RIGHTS
 from purveyor_server.providers.postgresql.grants import release
 from purveyor_server.providers.postgresql.pieces import (
@@ -23,7 +23,6 @@ from purveyor_server.providers.postgresql.pieces import (
     SharedPiece,
     enter,
     find_database,
-    read_wanted,
     role_exists,
 )
 from purveyor_server.providers.postgresql.scram import make_verifier
@@ -129,9 +128,9 @@ async def _check_instance(ctx: Context, session: Session) -> None:
 
 
 def _make(ctx: Context, role: str, *, exists: bool) -> list[str]:
-    if ctx.work.binding is None:
+    if ctx.work.binding is None or ctx.want is None:
         raise Permanent("a login belongs to a binding")
-    plan = read_wanted(ctx).plan
+    plan = read_settings(ctx.want.plan)
     asked = read_binding(ctx.work.binding.parameters).connection_limit
     limit = plan.binding_connection_limit if asked is None else asked
     if limit > plan.max_connection_limit:
