@@ -167,6 +167,17 @@ async def test_outputs_must_fit_their_schema() -> None:
         await facade(Strict(World())).make(BadPiece(answers(Done({"port": "s3cret"}))), Make.ENSURE, CONTEXT)
 
 
+async def test_what_is_gone_has_no_outputs() -> None:
+    """The schema of a piece's outputs is not held against its removal."""
+
+    class Strict(ScriptedProvider):
+        schemas = Schemas(outputs={"bad": {"type": "object", "required": ["port"]}})
+
+    answer = await facade(Strict(World())).make(BadPiece(answers(Done())), Make.ABSENT, CONTEXT)
+
+    assert answer == Done()
+
+
 async def test_credentials_that_are_none_are_refused() -> None:
     """A bind does not end with garbage."""
 

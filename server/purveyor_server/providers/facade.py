@@ -107,7 +107,7 @@ class ProviderFacade:
             )
             return NotYet(after, str(answer.note)[:MAX_NOTE_CHARACTERS])
         if isinstance(answer, Done):
-            self._check_outputs(piece.name, answer)
+            self._check_outputs(piece.name, make, answer)
             return answer
         raise self._unsure("gave an answer that is neither Done nor NotYet", type(answer).__name__)
 
@@ -170,7 +170,7 @@ class ProviderFacade:
         self.circuit.answered()
         return answer
 
-    def _check_outputs(self, name: str, answer: Done) -> None:
+    def _check_outputs(self, name: str, make: Make, answer: Done) -> None:
         try:
             size = len(msgspec.json.encode(answer.outputs))
         except (TypeError, msgspec.MsgspecError) as error:
@@ -179,7 +179,8 @@ class ProviderFacade:
             raise self._unsure("gave too large outputs", f"{size} bytes")
         if not all(isinstance(secret, Secret) for secret in answer.secrets.values()):
             raise self._unsure("gave a secret that is not of the type Secret", name)
-        self._check_schema(name, self.provider.schemas.outputs.get(name, {}), answer.outputs, Ambiguous)
+        if make is Make.ENSURE:  # the schema is of a thing that is there
+            self._check_schema(name, self.provider.schemas.outputs.get(name, {}), answer.outputs, Ambiguous)
 
     def _check_schema(self, name: str, schema: dict[str, Any], value: Any, kind: type[ProviderError]) -> None:
         if not schema:
