@@ -246,8 +246,8 @@ request* when the HMAC of what was sent is the same; an update has the *same tar
 
 - A removal of access is never refused while the binding is there, but for the time in which the whole instance goes.
 - A deprovision that takes over or waits is stored at once with `blocked_by`; its deadline starts when nothing blocks it.
-- An update of labels, context or deletion_protected alone makes no operation: it is accepted in READY (whatever is in
-  flight on bindings), FAILED and DELETE_FAILED, and ruled by the table elsewhere.
+- An update of labels, context or deletion_protected alone concerns no provider and ends with its accept: it is accepted in
+  READY (whatever is in flight on bindings), FAILED and DELETE_FAILED, and ruled by the table elsewhere.
 - Clean-up operations in the way of a removal are taken over by it.
 
 What a request meets on a binding id. A bind that starts nothing new (same operation, current state, ALREADY_EXISTS) is

@@ -124,7 +124,7 @@ INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.READY: frozenset({InstanceState.UPDATING, InstanceState.DEPROVISIONING}),
     InstanceState.UPDATING: frozenset({InstanceState.READY, InstanceState.DELETE_FAILED, InstanceState.DEPROVISIONING}),
     InstanceState.DEPROVISIONING: frozenset({InstanceState.DELETED, InstanceState.DELETE_FAILED}),
-    InstanceState.FAILED: frozenset({InstanceState.DEPROVISIONING, InstanceState.PROVISIONING}),
+    InstanceState.FAILED: frozenset({InstanceState.DEPROVISIONING, InstanceState.PROVISIONING, InstanceState.DELETED}),
     InstanceState.DELETE_FAILED: frozenset({InstanceState.DEPROVISIONING}),
     InstanceState.DELETED: frozenset(),
 }
@@ -134,7 +134,7 @@ BINDING_TRANSITIONS: dict[BindingState, frozenset[BindingState]] = {
     BindingState.ACTIVE: frozenset({BindingState.UNBINDING, BindingState.EXPIRED}),
     BindingState.EXPIRED: frozenset({BindingState.UNBINDING}),
     BindingState.UNBINDING: frozenset({BindingState.DELETED, BindingState.REVOCATION_BLOCKED}),
-    BindingState.FAILED: frozenset({BindingState.BINDING, BindingState.UNBINDING}),
+    BindingState.FAILED: frozenset({BindingState.BINDING, BindingState.UNBINDING, BindingState.DELETED}),
     BindingState.REVOCATION_BLOCKED: frozenset({BindingState.UNBINDING}),
     BindingState.DELETED: frozenset(),
 }

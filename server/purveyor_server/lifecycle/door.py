@@ -119,6 +119,7 @@ class Door:
             action,
             request.tenant,
             instance=request.instance_id,
+            binding=str(getattr(request, "binding_id", "")),
             operation=operation.operation_id if operation is not None and not request.validate_only else "",
             replayed=decision.replayed,
             validated=request.validate_only,

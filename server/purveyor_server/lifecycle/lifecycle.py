@@ -90,7 +90,7 @@ class Lifecycle:
         return await provision(self._parts, caller, request)
 
     async def update(self, caller: Caller, request: Update) -> Outcome:
-        """Change an instance. `operation` is None when only the record changed, or nothing had to."""
+        """Change an instance. What concerns no provider is answered with an operation that has ended."""
         return await update(self._parts, caller, request)
 
     async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome:

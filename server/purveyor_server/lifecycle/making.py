@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import msgspec
+from msgspec.structs import replace
 
 from purveyor_server.domain.model import Operation, RequestKey, Settings
 from purveyor_server.domain.records import touch
@@ -68,6 +69,22 @@ def begin(
         parent=parent,
         version=1,
         created_at=now,
+    )
+
+
+def finished(order: Order, situation: Situation, plan: KnownPlan, instance_uid: str, settings: Settings) -> Operation:
+    """An operation that ended with its accept: what was asked for concerned no provider."""
+    # The provider is not asked, so it need not be there.
+    plan = replace(plan, contract=plan.contract or "")
+    operation = begin(order, situation, plan, instance_uid=instance_uid, want=settings, was=settings)
+    return replace(
+        operation,
+        state=OperationState.SUCCEEDED,
+        percent=100.0,
+        due_at=None,
+        deadline=None,
+        started_at=situation.now,
+        ended_at=situation.now,
     )
 
 

@@ -57,6 +57,7 @@ class PlanBook:
         self._plans = plans
         self._settings = settings
         self._known: dict[str, KnownPlan] = {}
+        self._missing: set[str] = set()
 
     def get(self, digest: str) -> KnownPlan:
         """The plan of `digest`; raises UnpreparedError when the book has to learn it first."""
@@ -84,12 +85,19 @@ class PlanBook:
         if known is not None:
             self._describe(known.snapshot)
 
+    def refresh_missing(self) -> None:
+        """Ask again for every plan whose provider was missing: cheap, for there are none in a sound broker."""
+        for digest in tuple(self._missing):
+            self.refresh(digest)
+
     def _describe(self, snapshot: PlanSnapshot) -> KnownPlan:
         contract, abilities = self._ask(snapshot)
         known = KnownPlan(snapshot, contract, abilities, self._budget(snapshot))
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
+            self._missing.clear()
         self._known[snapshot.digest] = known
+        (self._missing.add if contract is None else self._missing.discard)(snapshot.digest)
         return known
 
     def _ask(self, snapshot: PlanSnapshot) -> tuple[str | None, frozenset[Ability]]:

@@ -44,7 +44,7 @@ def _steps(parts: Parts, decision: Decision, operation: Operation) -> tuple[str,
     """Step names; none when the provider cannot say at present, which a removal tolerates."""
     instance = decision.instance
     settings = operation.want or operation.was
-    if settings is None:
+    if settings is None or operation.done:
         return ()
     snapshot = parts.book.get(settings.plan).snapshot
     work = Work(

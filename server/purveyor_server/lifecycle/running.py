@@ -48,6 +48,7 @@ Prepare = Callable[[], Awaitable[Accept]]
 async def accept(parts: Parts, prepare: Prepare) -> Decision:
     """Run the command that `prepare` makes, anew when its preparation turns out stale; at most `max_rounds` times."""
     last: PurveyorError = unprepared()
+    parts.book.refresh_missing()
     for _ in range(parts.settings.max_rounds):
         try:
             return await parts.store.accept(await prepare())

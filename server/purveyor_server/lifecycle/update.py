@@ -1,8 +1,8 @@
 """Update: rules as a pure function, then one store command.
 
 Parameters are merged by top-level key over the applied ones. An instance keeps the plan snapshot that it was made with
-until an update names a plan or a maintenance version. What asks for nothing but what is applied makes no operation, and
-neither does a change of labels, context or deletion_protected alone.
+until an update names a plan or a maintenance version. What concerns no provider (labels, context, deletion_protected, or a
+wish that is applied already) ends with its accept: its operation is stored SUCCEEDED, so that the request id holds for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_etag, check_update
 from purveyor_server.lifecycle.contract import Caller, Outcome, Update
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.lifecycle.making import Order, begin
+from purveyor_server.lifecycle.making import Order, begin, finished
 from purveyor_server.lifecycle.plans import KnownPlan, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
@@ -32,7 +32,7 @@ from purveyor_server.lifecycle.running import Parts, accept, answer, replay, req
 from purveyor_server.providers.contract import Ability
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Writes
 
-# Where a change of the record alone meets nothing: no operation is made, so none conflicts.
+# Where a change of the record alone meets nothing: it concerns no provider, so nothing conflicts with it.
 RECORD_ROWS = frozenset(
     {Row.READY, Row.READY_BINDING_WORK, Row.READY_CLEANUP, Row.FAILED, Row.FAILED_CLEANUP, Row.DELETE_FAILED}
 )
@@ -46,12 +46,12 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class UpdateAsk(msgspec.Struct, frozen=True, kw_only=True):
-    """An update, ready to be judged against an instance whose settings are of the plan snapshot `seen`."""
+    """An update, ready to be judged against an instance whose settings are of the plan `seen`."""
 
     request: Update
     order: Order
     settings: LifecycleSettings
-    seen: str = ""
+    seen: KnownPlan | None = None
     target: Target | None = None
     refused: PurveyorError | None = None
 
@@ -106,15 +106,14 @@ async def _prepared(parts: Parts, scope: Scope, ask: UpdateAsk) -> UpdateAsk:
     if instance is None:
         return ask
     present = base_of(instance)
-    ask = msgspec.structs.replace(ask, seen=present.plan)
+    parts.book.refresh(present.plan)
+    ask = msgspec.structs.replace(ask, seen=parts.book.get(present.plan))
     try:
         _check_context(parts, ask, present)
         if ask.record_only:
             return ask
         return msgspec.structs.replace(ask, target=_target(parts, ask, present))
     except PurveyorError as error:
-        if error.reason is Reason.OPERATION_IN_PROGRESS:  # the book has to learn first
-            raise
         return msgspec.structs.replace(ask, refused=error)
 
 
@@ -134,7 +133,6 @@ def _check_context(parts: Parts, ask: UpdateAsk, present: Settings) -> None:
 def _target(parts: Parts, ask: UpdateAsk, present: Settings) -> Target:
     """Raises UNKNOWN_PLAN, PLAN_NOT_UPDATABLE, MAINTENANCE_INFO_CONFLICT or INVALID_PARAMETERS."""
     request = ask.request
-    parts.book.refresh(present.plan)
     current = parts.book.get(present.plan)
     offer = parts.catalog().offer(present.service_id, request.plan_id or present.plan_id)
     moves = offer.plan.id != present.plan_id
@@ -188,12 +186,12 @@ def decide_update(situation: Situation, ask: UpdateAsk) -> Decision:
         return Decision(operation=_running(situation), instance=instance, replayed=True)
     if ruling is not Ruling.ACCEPT:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings)
-    if ask.seen != base_of(instance).plan:
+    if ask.seen is None or ask.seen.snapshot.digest != base_of(instance).plan:
         raise unprepared()
     if ask.refused is not None:
         raise ask.refused
     if wanted is None or wanted == instance.applied:
-        return _record_alone(situation, ask, instance, wanted)
+        return _record_alone(situation, ask, instance, ask.seen)
     return _accepted(situation, ask, instance, wanted)
 
 
@@ -228,17 +226,22 @@ def _record_changes(ask: UpdateAsk, instance: Instance) -> dict[str, object]:
     return {name: value for name, value in sent.items() if value is not None and value != getattr(instance, name)}
 
 
-def _record_alone(situation: Situation, ask: UpdateAsk, instance: Instance, wanted: Settings | None) -> Decision:
-    """No operation: what differs of the record is written; with nothing to write the answer counts as a replay."""
+def _record_alone(situation: Situation, ask: UpdateAsk, instance: Instance, plan: KnownPlan) -> Decision:
+    """Nothing for a provider to do: what differs of the record is written, and the operation is over."""
     changes = _record_changes(ask, instance)
-    if wanted is not None and wanted != instance.desired:
-        changes["desired"] = wanted  # a failed update's wish is given up
-    if not changes:
-        last = situation.last_operation
-        shown = last if last is not None and last.state is OperationState.SUCCEEDED else None
-        return Decision(operation=shown, instance=instance, replayed=True)
+    last = situation.last_operation
+    if not changes and instance.desired == base_of(instance) and last is not None and _succeeded(last):
+        return Decision(operation=last, instance=instance, replayed=True)
+    if instance.state is InstanceState.READY:
+        changes["desired"] = base_of(instance)  # the wish of a failed update is given up
+        changes["last_operation"] = ask.order.operation_id
+    operation = finished(ask.order, situation, plan, instance.uid, base_of(instance))
     changed = touch(instance, situation.now, **changes)
-    return Decision(Writes(instances=(changed,)), None, changed)
+    return Decision(Writes(instances=(changed,), operations=(operation,)), operation, changed)
+
+
+def _succeeded(operation: Operation) -> bool:
+    return operation.state is OperationState.SUCCEEDED
 
 
 def _accepted(situation: Situation, ask: UpdateAsk, instance: Instance, wanted: Settings) -> Decision:
