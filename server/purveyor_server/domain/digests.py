@@ -23,7 +23,7 @@ def canonical(value: Json) -> bytes:
 
 
 def _normal(value: Json) -> Json:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if isinstance(value, dict):
         return {key: _normal(item) for key, item in value.items()}
