@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from purveyor_server.domain.model import Json
+from purveyor_server.domain.model import Json, ProviderRef
 from purveyor_server.domain.names import outside_name
 from purveyor_server.domain.states import Make, Verb
+from purveyor_server.kit.clock import SystemClock
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import (
     BindingWork,
@@ -24,6 +25,7 @@ from purveyor_server.providers.contract import (
     Work,
     WorkSettings,
 )
+from purveyor_server.providers.facade import ProviderFacade
 from purveyor_server.providers.postgresql import PostgresProvider
 from tests.postgres_server import TestServer
 
@@ -88,6 +90,7 @@ class Shop:
         self.server = server
         self.provider = provider
         self.store = store
+        self.facade = ProviderFacade(ProviderRef("postgres", "postgresql"), provider, SystemClock())
         self.passwords: dict[str, Secret] = {}
         self.instances: dict[str, WorkSettings] = {}
         self.bindings: dict[str, str] = {}  # binding uid -> instance uid
@@ -113,9 +116,8 @@ class Shop:
 
     async def step(self, piece: Piece, make: Make, work: Work) -> Outputs:
         """One step, asked again while it says NotYet."""
-        call = piece.ensure if make is Make.ENSURE else piece.absent
         for _ in range(ROUNDS):
-            answer = await call(self.context(work))
+            answer = await self.facade.make(piece, make, self.context(work))
             if isinstance(answer, Done):
                 return answer.outputs
             assert isinstance(answer, NotYet)
@@ -158,7 +160,7 @@ class Shop:
         work = self.work(Verb.BIND, uid, binding=binding)
         done = await self.run(work)
         secrets = {"password": self.passwords[binding.uid]}
-        return binding, self.provider.credentials(work, done, secrets).values
+        return binding, self.facade.credentials(work, done, secrets).values
 
     async def unbind(self, uid: str, binding_uid: str) -> None:
         """Take a binding away."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 import uuid
 
 import asyncpg
@@ -21,7 +22,7 @@ from purveyor_server.providers.contract import (
 )
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.failures import explain
-from purveyor_server.providers.postgresql.login import STARTING, wait_for_starting
+from purveyor_server.providers.postgresql.login import STARTING
 from tests.postgres_server import TestServer
 from tests.provider_contract.shop import Shop, until
 
@@ -165,13 +166,23 @@ async def test_instances_are_made_side_by_side(shop: Shop) -> None:
 
 
 @pytest.mark.postgres
-async def test_a_login_in_the_making_is_waited_for(shop: Shop) -> None:
-    """A session that passed the check for NOLOGIN is in no view yet; it holds a virtual transaction."""
+async def test_a_login_in_the_making_is_waited_for_but_not_for_long(shop: Shop) -> None:
+    """A session that passed the check for NOLOGIN is in no view yet; it holds a virtual transaction. So does a stranger who
+    does not say his password, and that must not keep an unbind from its end."""
+    uid = await shop.provision()
+    binding, credentials = await shop.bind(uid)
+    reader, writer = await asyncio.open_connection("127.0.0.1", shop.server.port)
+    words = f"user\0{credentials['username']}\0database\0{credentials['database']}\0\0".encode()
+    writer.write(struct.pack("!ii", len(words) + 8, 196608) + words)
+    assert (await asyncio.wait_for(reader.readexactly(1), 10)) == b"R"  # it asks for the password
+
     async with shop.server.superuser() as superuser:
-        rows = await superuser.fetch(STARTING)
-        async with shop.provider._sessions.admin() as session:
-            await asyncio.wait_for(wait_for_starting(session), 5)
-        assert len(rows) <= 2  # background processes at most
+        seen = [row["pid"] for row in await superuser.fetch(STARTING)]
+        await asyncio.wait_for(shop.unbind(uid, binding.uid), 10)
+        assert len(seen) >= 1
+
+    writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.postgres

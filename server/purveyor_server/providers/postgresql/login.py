@@ -30,8 +30,7 @@ from purveyor_server.providers.postgresql.sessions import Session, Sessions
 from purveyor_server.providers.postgresql.sql import ident, literal
 
 STARTING_SECONDS = 2.0  # a session that passed the login check needs milliseconds until it can be seen
-STARTING_POLL_SECONDS = 0.01
-CUT_ROUNDS = 3
+POLL_SECONDS = 0.01
 ENDING_SECONDS = 1.0
 # Backends in a transaction that no database is shown for: among them those that log in just now. They are seen by their
 # virtual transaction; one that read "may log in" before the change committed has begun it before.
@@ -46,7 +45,6 @@ SELECT count(*) FROM pg_locks l JOIN unnest($1::int[], $2::text[]) AS s(pid, vir
    AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND a.datid IS NOT NULL)
 """
 CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1"
-CUT_AND_WAIT = "SELECT count(pg_terminate_backend(pid, $2)) FROM pg_stat_activity WHERE usename = $1"
 # Measured with PostgreSQL 18: a GRANT that waits for a DROP ROLE of the group succeeds afterwards, with a group that is gone.
 IS_MEMBER = """
 SELECT count(*) FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
@@ -102,14 +100,16 @@ class LoginPiece(SharedPiece):
         return Done()
 
     async def _cut(self, ctx: Context, session: Session, role: str) -> bool:
-        """Terminate the role's sessions; True when none is left."""
-        for _ in range(CUT_ROUNDS):
-            if not await session.value(OPEN_SESSIONS, role):
-                return True
-            ctx.outside("terminate_sessions")
-            await session.ask(CUT, role)
-            await session.ask(CUT_AND_WAIT, role, int(self._limits.terminate_timeout_seconds * 1000))
-        return not await session.value(OPEN_SESSIONS, role)
+        """Terminate the role's sessions; True when none is left within the time-out."""
+        if not await session.value(OPEN_SESSIONS, role):
+            return True
+        ctx.outside("terminate_sessions")
+        end = time.monotonic() + self._limits.terminate_timeout_seconds
+        while await session.value(CUT, role):  # counts those that it told to end: none means that all are gone
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
 
     async def _hand_over(self, ctx: Context, session: Session, role: str) -> None:
         """To the group; where somebody dropped that, to the broker's role: a tenant's data is never dropped here."""
@@ -154,4 +154,4 @@ async def wait_for_starting(session: Session) -> None:
     noted = [row["pid"] for row in rows], [row["virtualxid"] for row in rows]
     end = time.monotonic() + STARTING_SECONDS
     while rows and time.monotonic() < end and await session.value(STILL_STARTING, *noted):  # noqa: ASYNC110 - no event tells
-        await asyncio.sleep(STARTING_POLL_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)

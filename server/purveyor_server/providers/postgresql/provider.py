@@ -44,14 +44,17 @@ _TEXT = {"type": "string", "minLength": 1}
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+def _some(**properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": properties,
-        "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def _all(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {**_some(**properties), "required": list(properties)}
 
 
 class PostgresProvider:
@@ -62,13 +65,14 @@ class PostgresProvider:
     schemas = Schemas(
         settings=SCHEMAS["settings"],
         outputs={
-            "group": _object(role=_TEXT),
-            "database": _object(database=_TEXT, connection_limit={"type": "integer"}),
-            "schema": _object(schema=_TEXT),
-            "extensions": _object(extensions={"type": "array", "items": _TEXT}),
-            "login": _object(host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, sslmode=_TEXT),
+            # Nothing is required: what was removed has no outputs.
+            "group": _some(role=_TEXT),
+            "database": _some(database=_TEXT, connection_limit={"type": "integer"}),
+            "schema": _some(schema=_TEXT),
+            "extensions": _some(extensions={"type": "array", "items": _TEXT}),
+            "login": _some(host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, sslmode=_TEXT),
         },
-        credentials=_object(
+        credentials=_all(
             uri=_TEXT, jdbc_uri=_TEXT, host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, password=_TEXT,
             sslmode=_TEXT,
         ),

@@ -8,7 +8,7 @@ can come and hold them. DDL on roles and databases runs on the very session that
 killed broker still executes, the lock is held. Work inside a tenant's database needs a second session there, and its
 backend may outlive the first: it carries the lock's key in its application_name from its first message on, and settled
 means: the lock is free, and no session of the broker's role with that name is left in any database.
-Limit: a backend that waits for something else than its client (a lock, the disk) ends by its statement time-out at last.
+Limit: the connection must be direct: behind a pooler that shares sessions the locks mean nothing. A backend that waits for something else than its client (a lock, the disk) ends by its statement time-out at last.
 """
 
 from __future__ import annotations
