@@ -36,12 +36,14 @@ class Readers:
     async def open(self) -> None:
         """Open every connection."""
         for _ in range(self._settings.readers):
-            connection = await aiosqlite.connect(
+            connecting = aiosqlite.connect(
                 self._path,
                 timeout=self._settings.busy_timeout.total_seconds(),
                 isolation_level=None,
                 cached_statements=STATEMENT_CACHE,
             )
+            connecting._thread.daemon = True  # noqa: SLF001 - else a process that fails before close() never ends
+            connection = await connecting
             self._all.append(connection)
             await connection.execute_fetchall("PRAGMA query_only = ON")
             self._free.put_nowait(connection)

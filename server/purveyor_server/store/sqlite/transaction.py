@@ -245,7 +245,13 @@ class Transaction:
         self._before.clear()
         self._saved = None
 
+    def check(self) -> None:
+        """Raise sqlite3.OperationalError when SQLite dropped the transaction: a savepoint would begin another one."""
+        if not self.connection.in_transaction:
+            raise sqlite3.OperationalError("the transaction is gone")
+
     def _open_savepoint(self) -> None:
+        self.check()
         counts = (self._counts[0], self._counts[1], self._counts[2])
         self._saved = _Mark(len(self._events), len(self._operations), self.due, counts)
         self.connection.execute("SAVEPOINT command")
@@ -271,6 +277,7 @@ class Transaction:
 
     def seal(self) -> tuple[Ledger, Commit | None]:
         """Stamp and insert the events; returns the ledger after COMMIT and the notice, None when nothing is to tell."""
+        self.check()
         stamped = [(revision, *row) for revision, row in enumerate(self._kept_events(), start=self.head + 1)]
         if stamped:
             self.connection.executemany(_PUT_EVENT, stamped)

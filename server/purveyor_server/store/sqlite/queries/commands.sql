@@ -33,7 +33,7 @@ SELECT body FROM operations WHERE instance_uid = ? AND backlog > 0 ORDER BY oper
 
 -- name: dependents
 SELECT o.body FROM operation_blocks AS b JOIN operations AS o ON o.operation_id = b.blocked
-WHERE b.blocker = ? AND o.backlog > 0 ORDER BY o.operation_id;
+WHERE b.blocker = ? AND o.backlog > 0 ORDER BY b.blocked;
 
 -- name: steps
 SELECT body FROM steps WHERE operation_id = ? ORDER BY place;
