@@ -1,11 +1,13 @@
 """Named points at which a test may stop, kill or break the process.
 
-Guarantee: nothing happens unless a plan was armed, by `arm()` in a test or by the environment variable
-`PURVEYOR_FAILPOINTS` in a server process; an unarmed point costs one attribute look-up.
+Guarantee: nothing happens unless a plan was armed, by `arm()` in a test or by the environment variables
+`PURVEYOR_FAILPOINTS...` in a server process; an unarmed point costs one attribute look-up.
 A plan is a comma-separated list of `point=action[:nth]`: the action runs at the nth hit (1 by default) of the point and
 only then. Actions: `kill` (SIGKILL to the own process, the `kill -9` of the recovery suite), `error` (raises
 `FailpointError`), and `off` (`is_off(point)` is true: used by negative controls to switch a safeguard off; every hit).
 `PURVEYOR_FAILPOINTS_TRACE` names a file to which each hit appends a line; the recovery suite counts its points with it.
+`PURVEYOR_FAILPOINTS_FILE` names a file that holds the plan in its first line and the trace file in its second: it is read
+again, and every count starts anew, whenever another file is moved to its place. So a suite arms a process that runs.
 Limit: a test instrument. The server logs a warning at start when a plan is armed.
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 
 PLAN_VARIABLE = "PURVEYOR_FAILPOINTS"
 TRACE_VARIABLE = "PURVEYOR_FAILPOINTS_TRACE"
+FILE_VARIABLE = "PURVEYOR_FAILPOINTS_FILE"
 
 
 class FailpointError(RuntimeError):
@@ -54,7 +57,43 @@ class _Plan:
             raise FailpointError(point)
 
 
-_plan = _Plan(os.environ.get(PLAN_VARIABLE, ""), os.environ.get(TRACE_VARIABLE, ""))
+class _PlanFile(_Plan):
+    """A plan that follows a file; while there is no file the plan is empty."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = Path(path)
+        self._seen = 0
+
+    @property
+    def armed(self) -> bool:
+        return True
+
+    def follow(self) -> None:
+        """Take the file in if it is another one than before."""
+        with self.lock:
+            try:
+                file = self._path.stat()
+            except FileNotFoundError:
+                return
+            if (seen := hash((file.st_ino, file.st_mtime_ns))) == self._seen:
+                return
+            text, _, trace = self._path.read_text(encoding="utf-8").partition("\n")
+            fresh = _Plan(text, trace.strip())
+            self.actions, self.hits, self.trace, self._seen = fresh.actions, fresh.hits, fresh.trace, seen
+
+    def hit(self, point: str) -> None:
+        self.follow()
+        super().hit(point)
+
+
+def _from_environment() -> _Plan:
+    if path := os.environ.get(FILE_VARIABLE, ""):
+        return _PlanFile(path)
+    return _Plan(os.environ.get(PLAN_VARIABLE, ""), os.environ.get(TRACE_VARIABLE, ""))
+
+
+_plan = _from_environment()
 armed: bool = _plan.armed
 
 
@@ -73,4 +112,8 @@ def hit(point: str) -> None:
 
 def is_off(point: str) -> bool:
     """True when a negative control switched the safeguard `point` off."""
-    return armed and _plan.actions.get(point, ("", 0))[0] == "off"
+    if not armed:
+        return False
+    if isinstance(_plan, _PlanFile):
+        _plan.follow()
+    return _plan.actions.get(point, ("", 0))[0] == "off"

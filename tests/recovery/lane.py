@@ -1,0 +1,213 @@
+"""A lane: one PostgreSQL server, one broker on it, and the listing that everything is compared with.
+
+Guarantee: `close` stops broker and server and removes the folder, whatever state they are in. A lane runs one scenario at a
+time, so whatever appears in its listing belongs to that scenario.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from purveyor import Client
+from purveyor_server.domain.names import outside_name
+from purveyor_server.providers.postgresql.cluster import ADMIN, SUPERUSER, Folders, load_state
+from purveyor_server.providers.postgresql.embedded import EmbeddedServer
+from purveyor_server.providers.postgresql.pieces import DATABASE, GROUP, LOGIN
+from tests.recovery.broker import Broker
+from tests.recovery.listings import Backend, Listing, Target, differences, files, processes
+
+ACT_SECONDS = 60.0
+LATE_SECONDS = 2.0  # a point may lie after what the client waits for
+QUIET_SECONDS = 15.0  # at most so long until no session of a dead broker is left
+SERVICE, PLAN = "postgresql", "shared"
+NO_SUCH_EXTENSION = "no_such_extension"  # the plan offers it, the server does not have it: a failure for good
+CATALOG = """\
+providers:
+  main:
+    kind: postgresql
+    config:
+      server:
+        {{host: 127.0.0.1, port: {port}, user: {user}, password: {{file: {password}}}, sslmode: disable}}
+      limits: {{lock_timeout_seconds: 30}}
+services:
+  - id: 0b1f3c52-7f0e-4d3a-9a57-3f6f4c1d2e99
+    name: postgresql
+    description: Databases that are killed for.
+    bindable: true
+    plan_updateable: true
+    plans:
+      - id: 5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a99
+        name: shared
+        description: One database.
+        provider: main
+        settings:
+          {{kind: shared, connection_limit: 5, max_connection_limit: 20, extensions: [citext, pgcrypto, {extension}]}}
+        schemas:
+          service_instance:
+            create: &any
+              parameters: {{$schema: "https://json-schema.org/draft/2020-12/schema", type: object}}
+            update: *any
+          service_binding:
+            create: *any
+"""
+CONFIGURATION = """\
+data_dir = "{data}"
+catalog = "{catalog}"
+[listen]
+addresses = ["unix:{socket}"]
+[log]
+format = "console"
+[engine]
+retry_first = "100ms"
+cleanup_retry_first = "1s"
+"""
+
+
+class Lane:
+    """`number` names it."""
+
+    def __init__(self, base: Path, number: int) -> None:
+        self.number = number
+        self.folder = base / f"lane-{number}"
+        self.data = self.folder / "data"
+        self.broker = Broker(self.folder)
+        self.empty: Listing = frozenset()  # before anything was asked for
+        self.baseline: Listing = frozenset()  # before a run
+        self._keep = self.folder / "postgresql"
+        self._server = EmbeddedServer(self._keep, cluster_dir=str(self.folder / "cluster"))
+        self._backend: Backend | None = None
+        self._clients: dict[str, Client] = {}
+        self._started_at = 0.0
+
+    @property
+    def backend(self) -> Backend:
+        """The reader of the server."""
+        assert self._backend is not None
+        return self._backend
+
+    async def open(self) -> None:
+        """Start the server and write the broker's configuration."""
+        self.folder.mkdir(mode=0o711)
+        (self.folder / "run").mkdir(mode=0o700)
+        running = await asyncio.to_thread(self._server.start)
+        folders = Folders(self._keep, self.folder / "cluster")
+        password = folders.password(SUPERUSER).read_text(encoding="utf-8").strip()
+        self._backend = Backend(Target(running.port, password), ADMIN)
+        self.write_configuration(running.port)
+
+    async def begin(self) -> None:
+        """Start the broker for the first time and note what there is without anything asked for."""
+        await self.start_broker()
+        self.empty = self.baseline = await self.listing()
+
+    @property
+    def server_port(self) -> int:
+        """Where the server listens."""
+        state = load_state(self._keep)
+        assert state is not None
+        return state.port
+
+    def write_configuration(self, port: int) -> None:
+        """What the broker reads at its start; `port` is where it finds the PostgreSQL server."""
+        catalog = self.folder / "catalog.yaml"
+        folders = Folders(self._keep, self.folder / "cluster")
+        text = CATALOG.format(port=port, user=ADMIN, password=folders.password(ADMIN), extension=NO_SUCH_EXTENSION)
+        catalog.write_text(text, encoding="utf-8")
+        values = {"data": self.data, "catalog": catalog, "socket": self.broker.socket}
+        self.broker.config.write_text(CONFIGURATION.format(**values), encoding="utf-8")
+
+    async def start_broker(self, plan: str = "") -> None:
+        """Start or start again; clients of the dead one are dropped."""
+        await self.drop_clients()
+        self._started_at = time.time()
+        await self.broker.start(plan)
+
+    async def dies_during(self, act: Coroutine[Any, Any, None]) -> bool:
+        """Do `act` while the broker may be killed. True when it died; else `act` was finished, or its failure is raised."""
+        task, death = asyncio.ensure_future(act), asyncio.ensure_future(self.broker.died())
+        try:
+            await asyncio.wait({task, death}, timeout=ACT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not death.done():
+                await asyncio.wait({death}, timeout=LATE_SECONDS)
+            if death.done():
+                return True
+            if not task.done():
+                raise TimeoutError(f"nothing came to its end, and the broker lives: {self.broker.tail()}")
+            task.result()
+            return False
+        finally:
+            task.cancel()
+            death.cancel()
+            await asyncio.gather(task, death, return_exceptions=True)
+
+    def client(self, tenant: str) -> Client:
+        """A client of the running broker."""
+        if tenant not in self._clients:
+            client = Client(self.broker.address, tenant=tenant, timeout=20.0, retry_for=10.0, outage_limit=30.0)
+            self._clients[tenant] = client
+        return self._clients[tenant]
+
+    async def connected(self, tenant: str) -> Client:
+        """The same, opened."""
+        client = self.client(tenant)
+        if client._connection is None:
+            await client.__aenter__()
+        return client
+
+    async def drop_clients(self) -> None:
+        """Close every client."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+    async def listing(self) -> Listing:
+        """Server, files, processes."""
+        allowed = frozenset({self.broker.pid})
+        there = await self.backend.listing()
+        return there | files(self.data) | await asyncio.to_thread(processes, self.folder, allowed, self._postmaster())
+
+    def _postmaster(self) -> int:
+        return int((self.folder / "cluster" / "data" / "postmaster.pid").read_text(encoding="utf-8").split("\n")[0])
+
+    async def changes(self, since: Listing) -> list[str]:
+        """What is different from `since`, sessions of dead brokers included, once those had time to end."""
+        left = await self.backend.become_quiet(self._started_at, QUIET_SECONDS)
+        return differences(since, await self.listing()) + [f"+ {line}" for line in sorted(left)]
+
+    async def recorded(self, tenant: str) -> frozenset[str]:
+        """Names in the server that the records of `tenant` account for."""
+        client = await self.connected(tenant)
+        names = set()
+        async for instance in client.instances():
+            if instance.state not in {"FAILED", "DELETED"} or instance.cleanup_required:
+                names.add(f"database {outside_name(DATABASE, instance.uid)}")
+                names.add(f"role {outside_name(GROUP, instance.uid)}")
+        async for binding in client.bindings():
+            if binding.state not in {"FAILED", "DELETED"} or binding.cleanup_required:
+                names.add(f"role {outside_name(LOGIN, binding.uid)}")
+        return frozenset(names)
+
+    async def close(self) -> None:
+        """Stop and remove everything; the first failure of several is raised at the end."""
+        backend, self._backend = self._backend, None
+        steps: list[Awaitable[Any]] = [self.drop_clients(), self.broker.close()]
+        if backend is not None:
+            steps.append(backend.close())
+        failures = []
+        for step in (*steps, asyncio.to_thread(self._stop_server)):
+            try:
+                await step
+            except Exception as error:  # noqa: BLE001 - the rest must be stopped all the same
+                failures.append(error)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if failures:
+            raise failures[0]
+
+    def _stop_server(self) -> None:
+        if self._keep.exists():
+            self._server.stop("immediate")
