@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 
 from purveyor.v1 import broker_service_pb2_grpc
+from purveyor_server.kit.signals import Signals
 from purveyor_server.rpc import RpcServer, RpcSettings
 from tests.rpc.scripted import ScriptedDoor
 
@@ -52,6 +54,21 @@ def store() -> Store:
 def settings() -> RpcSettings:
     """Overridden by the modules that need other bounds."""
     return RpcSettings()
+
+
+@pytest.fixture
+def watch_logs() -> Iterator[Signals]:
+    """A mark for every line that is logged, by its event."""
+    signals = Signals()
+
+    def note(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        signals.emit(event["event"])
+        return event
+
+    before = structlog.get_config()
+    structlog.configure(processors=[note, *before["processors"]])
+    yield signals
+    structlog.configure(**before)
 
 
 @pytest.fixture

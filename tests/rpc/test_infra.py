@@ -33,7 +33,8 @@ def health(channel: grpc.aio.Channel) -> Any:
 
 
 async def status_of(health: Any, service: str) -> int:
-    return (await health.Check(health_pb2.HealthCheckRequest(service=service))).status
+    answer: Any = await health.Check(health_pb2.HealthCheckRequest(service=service))
+    return int(answer.status)
 
 
 async def test_health_follows_the_store(health: Any, store: Store) -> None:

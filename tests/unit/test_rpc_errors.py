@@ -1,3 +1,5 @@
+"""A refusal becomes one status that is small enough to arrive."""
+
 from __future__ import annotations
 
 import grpc

@@ -1,3 +1,5 @@
+"""Addresses: which are taken, which are refused, and that a living server keeps its socket."""
+
 from __future__ import annotations
 
 import socket

@@ -1,3 +1,5 @@
+"""The method table is complete, or the server does not start."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,7 +1,7 @@
 """One call while it is served: what the interceptors know of it.
 
 Guarantee: a call can be interrupted from outside (drain) only while its handler runs, and ends then with the given
-refusal; a write to a client that does not read ends after the write time-out.
+refusal; a client that does not read is noticed after the write time-out and its stream ends when it reads again.
 Limit: a write that returned was handed to the transport; about 4 MB fit there before a dead reader is noticed.
 """
 
@@ -12,19 +12,22 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
+import structlog
+
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import EVERY_ROLE
 from purveyor_server.rpc.methods import Kind, Method
 
 LOCAL = "local"
+_log = structlog.get_logger(__name__)
 
 
 class Call:
     """A call and its bounds. `ends` is a time of the event loop in seconds, None when nothing but the client ends it."""
 
     __slots__ = (
-        "code", "context", "ends", "interrupted", "kind", "method", "request", "request_id", "scope", "subject",
+        "code", "context", "ends", "interrupted", "kind", "method", "request", "request_id", "scope", "stalled", "subject",
         "write_seconds",
     )  # fmt: skip
 
@@ -38,6 +41,7 @@ class Call:
         self.subject = LOCAL
         self.code = "OK"
         self.ends: float | None = None
+        self.stalled = False
         self.scope: asyncio.Timeout | None = None
         self.interrupted: PurveyorError | None = None
 
@@ -48,15 +52,23 @@ class Call:
             self.scope.reschedule(asyncio.get_running_loop().time())
 
     async def write(self, message: Any) -> None:
-        """Send one message of a stream. Raises DEADLINE_EXCEEDED when the client has not read for `write_seconds`."""
-        bound = asyncio.timeout(self.write_seconds)
+        """Send one message of a stream. Raises DEADLINE_EXCEEDED when the client left it unread for `write_seconds`.
+
+        The write itself is never cancelled for that: grpc.aio cannot end a call under a write that is still in flight
+        (measured: the status is refused as one operation too many, and the client hangs when it reads again). So the
+        refusal follows when the client reads again; one that never does is ended by keepalive or by closing.
+        """
+        stalled = asyncio.get_running_loop().call_later(self.write_seconds, self._stalled)
         try:
-            async with bound:
-                await self.context.write(message)
-        except TimeoutError:
-            if not bound.expired():
-                raise
-            raise _unread(self.write_seconds) from None
+            await self.context.write(message)
+        finally:
+            stalled.cancel()
+        if self.stalled:
+            raise _unread(self.write_seconds)
+
+    def _stalled(self) -> None:
+        self.stalled = True
+        _log.info("client does not read", request_id=self.request_id, method=self.method.name)
 
 
 def _unread(seconds: float) -> PurveyorError:

@@ -56,6 +56,8 @@ class Boundary:
         try:
             async with asyncio.timeout(self._seconds):
                 await call.context.abort(code, cut(refusal.message, MAX_MESSAGE), metadata)
-        except TimeoutError:
+        except (TimeoutError, ClientGoneError):
+            # Not taken in time, or a write is still in flight to a client that does not read: the call ends with its
+            # connection. CancelledError is the end that the core takes without noise.
             _log.info("client did not take its status", code=code.name)
-            raise asyncio.CancelledError from None  # the quiet end: the core resets the call when it is let go
+            raise asyncio.CancelledError from None
