@@ -178,6 +178,17 @@ async def test_what_is_gone_has_no_outputs() -> None:
     assert answer == Done()
 
 
+async def test_a_removal_has_no_outputs_to_check() -> None:
+    """The schema of a piece's outputs holds for `ensure` alone."""
+
+    class Strict(ScriptedProvider):
+        schemas = Schemas(outputs={"bad": {"type": "object", "required": ["port"]}})
+
+    answer = await facade(Strict(World())).make(BadPiece(answers(Done())), Make.ABSENT, CONTEXT)
+
+    assert answer == Done()
+
+
 async def test_credentials_that_are_none_are_refused() -> None:
     """A bind does not end with garbage."""
 
