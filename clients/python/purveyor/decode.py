@@ -57,8 +57,8 @@ def enum_name(kind: _Enum[Number], number: Number, prefix: str) -> str:
 
 
 def json_of(struct: Struct) -> dict[str, Json]:
-    """A Struct as JSON values; numbers without a fraction come back as integers."""
-    return {name: _value(value) for name, value in struct.fields.items()}
+    """A Struct as JSON values, in the order of their names (a Struct has none); whole numbers come back as integers."""
+    return {name: _value(value) for name, value in sorted(struct.fields.items())}
 
 
 def _value(value: Value) -> Json:

@@ -42,7 +42,16 @@ async def _each(handle: OperationHandle[Any], show: Callable[[OperationStatus], 
 
 
 async def _lines(session: Session, handle: OperationHandle[Any]) -> None:
-    await _each(handle, lambda status: session.say(f"{status.percent:3.0f} %  {status.state}  {sentence(status)}"))
+    shown = ""
+
+    def show(status: OperationStatus) -> None:
+        nonlocal shown
+        line = f"{status.percent:3.0f} %  {status.state}  {sentence(status)}"
+        if line != shown:
+            shown = line
+            session.say(line)
+
+    await _each(handle, show)
 
 
 async def _bar(session: Session, handle: OperationHandle[Any]) -> None:

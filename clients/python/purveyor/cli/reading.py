@@ -114,8 +114,8 @@ async def operation(
         found = (await client.operation(operation_id, steps=steps)).status
     session.emit(found, lambda: render.operation(found))
     if steps and not session.json:
-        session.out.print()
-        session.out.print(render.steps(found))
+        session.show("")
+        session.show(render.steps(found))
 
 
 async def watch(session: Session, operation_id: OperationId) -> None:
@@ -130,4 +130,4 @@ async def watch(session: Session, operation_id: OperationId) -> None:
                     session.emit_line(status)
         await progress.finish(session, handle, None)
     if not session.json:
-        session.out.print(render.operation(handle.status))
+        session.show(render.operation(handle.status))

@@ -75,7 +75,16 @@ class Session:
         if self.json:
             sys.stdout.write(text(value) + "\n")
         else:
-            self.out.print(shown() if callable(shown) else shown)
+            self.show(shown() if callable(shown) else shown)
+
+    def show(self, shown: RenderableType) -> None:
+        """Something for people on stdout; without trailing blanks where it is not a terminal."""
+        if self.out.is_terminal:
+            self.out.print(shown)
+            return
+        with self.out.capture() as captured:
+            self.out.print(shown)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
     def emit_line(self, value: Any) -> None:
         """One item of a stream as one line of JSON."""
