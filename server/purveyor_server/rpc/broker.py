@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import broker_service_pb2_grpc, operation_pb2
+from purveyor_server.domain.model import Binding, Instance, Operation
 from purveyor_server.domain.names import check_tenant
-from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome
+from purveyor_server.lifecycle.contract import ZERO, Caller, OperationDetails, Outcome
 from purveyor_server.lifecycle.door import Role
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import requests
@@ -25,9 +26,9 @@ from purveyor_server.rpc.convert.binding import encode_binding, encode_credentia
 from purveyor_server.rpc.convert.catalog import encode_catalog
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
-from purveyor_server.rpc.door import Door
 from purveyor_server.rpc.interceptors.messages import too_large
 from purveyor_server.rpc.settings import RpcSettings
+from purveyor_server.rpc.usecases import UseCases
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -35,8 +36,8 @@ Answer = TypeVar("Answer", bound=Message)
 class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     """The service of consumers and platforms."""
 
-    def __init__(self, door: Door, settings: RpcSettings) -> None:
-        self._door = door
+    def __init__(self, use_cases: UseCases, settings: RpcSettings) -> None:
+        self._use_cases = use_cases
         self._send_bytes = settings.send_bytes
         self._heartbeat = timedelta(seconds=settings.heartbeat_seconds)
         self._shortest = timedelta(seconds=settings.min_heartbeat_seconds)
@@ -44,79 +45,95 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         self._wait = timedelta(seconds=settings.wait_seconds)
 
     async def GetCatalog(self, request: pb.GetCatalogRequest, context: Any) -> pb.GetCatalogResponse:
-        catalog = await self._door.get_catalog(current_caller(), request.tenant)
+        catalog = await self._use_cases.get_catalog(current_caller(), request.tenant)
         return self._bounded(pb.GetCatalogResponse(catalog=encode_catalog(catalog)))
 
     async def Provision(self, request: pb.ProvisionRequest, context: Any) -> pb.ProvisionResponse:
         caller = current_caller()
-        outcome = await self._door.provision(caller, requests.decode_provision(request))
+        outcome = await self._use_cases.provision(caller, requests.decode_provision(request))
         return pb.ProvisionResponse(**_instance_outcome(caller, outcome))
 
     async def UpdateInstance(self, request: pb.UpdateInstanceRequest, context: Any) -> pb.UpdateInstanceResponse:
         caller = current_caller()
-        outcome = await self._door.update(caller, requests.decode_update(request))
+        outcome = await self._use_cases.update(caller, requests.decode_update(request))
         return pb.UpdateInstanceResponse(**_instance_outcome(caller, outcome))
 
     async def Deprovision(self, request: pb.DeprovisionRequest, context: Any) -> pb.DeprovisionResponse:
         caller = current_caller()
-        outcome = await self._door.deprovision(caller, requests.decode_deprovision(request))
+        outcome = await self._use_cases.deprovision(caller, requests.decode_deprovision(request))
         return pb.DeprovisionResponse(**_instance_outcome(caller, outcome))
 
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Any) -> pb.GetInstanceResponse:
-        instance = await self._door.get_instance(current_caller(), request.tenant, request.instance_id)
-        return pb.GetInstanceResponse(instance=encode_instance(instance))
+        caller = current_caller()
+        instance = await self._use_cases.get_instance(
+            caller, request.tenant, request.instance_id, show_deleted=request.show_deleted
+        )
+        return pb.GetInstanceResponse(instance=encode_instance(instance, await self._newest(caller, instance)))
 
     async def ListInstances(self, request: pb.ListInstancesRequest, context: Any) -> pb.ListInstancesResponse:
-        page = await self._door.list_instances(current_caller(), requests.decode_listing(request))
+        page = await self._use_cases.list_instances(current_caller(), requests.decode_listing(request))
         instances = [encode_instance(instance) for instance in page.items]
         return self._bounded(pb.ListInstancesResponse(instances=instances, next_page_token=page.next_page_token))
 
     async def Bind(self, request: pb.BindRequest, context: Any) -> pb.BindResponse:
         caller = current_caller()
-        outcome = await self._door.bind(caller, requests.decode_bind(request))
+        outcome = await self._use_cases.bind(caller, requests.decode_bind(request))
         credentials = encode_credentials(outcome.credentials)
         return pb.BindResponse(**_binding_outcome(caller, outcome), credentials=credentials)
 
     async def Unbind(self, request: pb.UnbindRequest, context: Any) -> pb.UnbindResponse:
         caller = current_caller()
-        outcome = await self._door.unbind(caller, requests.decode_unbind(request))
+        outcome = await self._use_cases.unbind(caller, requests.decode_unbind(request))
         return pb.UnbindResponse(**_binding_outcome(caller, outcome))
 
     async def GetBinding(self, request: pb.GetBindingRequest, context: Any) -> pb.GetBindingResponse:
         caller = current_caller()
-        binding = await self._door.get_binding(caller, request.tenant, request.instance_id, request.binding_id)
-        return pb.GetBindingResponse(binding=encode_binding(binding))
+        binding = await self._use_cases.get_binding(
+            caller, request.tenant, request.instance_id, request.binding_id, show_deleted=request.show_deleted
+        )
+        return pb.GetBindingResponse(binding=encode_binding(binding, await self._newest(caller, binding)))
 
     async def ListBindings(self, request: pb.ListBindingsRequest, context: Any) -> pb.ListBindingsResponse:
-        page = await self._door.list_bindings(current_caller(), requests.decode_listing(request))
+        page = await self._use_cases.list_bindings(current_caller(), requests.decode_listing(request))
         bindings = [encode_binding(binding) for binding in page.items]
         return self._bounded(pb.ListBindingsResponse(bindings=bindings, next_page_token=page.next_page_token))
 
     async def GetCredentials(self, request: pb.GetCredentialsRequest, context: Any) -> pb.GetCredentialsResponse:
         caller = current_caller()
-        values = await self._door.get_credentials(caller, request.tenant, request.instance_id, request.binding_id)
-        return pb.GetCredentialsResponse(credentials=encode_credentials(values))
+        named = (request.tenant, request.instance_id, request.binding_id)
+        values = await self._use_cases.get_credentials(caller, *named)
+        binding = await self._use_cases.get_binding(caller, *named) if Role.VIEWER in caller.roles else None
+        encoded = None if binding is None else encode_binding(binding)
+        return pb.GetCredentialsResponse(credentials=encode_credentials(values), binding=encoded)
 
     async def GetOperation(self, request: pb.GetOperationRequest, context: Any) -> pb.GetOperationResponse:
         caller = _of_tenant(request.tenant)
-        details = await self._door.get_operation(caller, request.operation_id, requests.wants_full(request.view))
+        details = await self._use_cases.get_operation(caller, request.operation_id, requests.wants_full(request.view))
         return pb.GetOperationResponse(operation=_details(caller, details))
 
     async def ListOperations(self, request: pb.ListOperationsRequest, context: Any) -> pb.ListOperationsResponse:
         caller = current_caller()
-        page = await self._door.list_operations(caller, requests.decode_listing(request))
+        page = await self._use_cases.list_operations(caller, requests.decode_listing(request))
         operations = [_details(caller, details) for details in page.items]
         return self._bounded(pb.ListOperationsResponse(operations=operations, next_page_token=page.next_page_token))
 
     async def WaitOperation(self, request: pb.WaitOperationRequest, context: Any) -> pb.WaitOperationResponse:
         caller = _of_tenant(request.tenant)
         timeout = requests.span(request, "timeout", self._wait)
-        details = await self._door.wait_operation(caller, request.operation_id, timeout)
+        details = await self._use_cases.wait_operation(
+            caller, request.operation_id, timeout, requests.wants_full(request.view)
+        )
         return pb.WaitOperationResponse(operation=_details(caller, details))
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, context: Any) -> pb.CancelOperationResponse:
         caller = _of_tenant(request.tenant)
-        details = await self._door.cancel_operation(caller, request.operation_id)
+        details = await self._use_cases.cancel_operation(
+            caller,
+            request.operation_id,
+            etag=request.etag,
+            wait=requests.span(request, "wait", ZERO),
+            validate_only=request.validate_only,
+        )
         return pb.CancelOperationResponse(operation=_details(caller, details))
 
     # Written by hand rather than as a generator: each write is bounded by the call's write time-out.
@@ -127,9 +144,13 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         full = requests.wants_full(request.view)
         heartbeat = requests.span(request, "heartbeat_interval", self._heartbeat)
         heartbeat = min(max(heartbeat, self._shortest), self._longest)
-        async with aclosing(self._door.watch_operation(caller, request.operation_id, full, heartbeat)) as newest:  # type: ignore[type-var] # a generator behind an iterator's type
+        async with aclosing(self._use_cases.watch_operation(caller, request.operation_id, full, heartbeat)) as newest:  # type: ignore[type-var] # a generator behind an iterator's type
             async for details, silent in newest:
                 await call.write(pb.WatchOperationResponse(operation=_details(caller, details), heartbeat=silent))
+
+    async def _newest(self, caller: Caller, record: Instance | Binding) -> operation_pb2.Operation | None:
+        newest = await self._use_cases.newest_operation(caller, record)
+        return None if newest is None else encode_operation(newest, for_operator=Role.OPERATOR in caller.roles)
 
     def _bounded(self, answer: Answer) -> Answer:
         """`answer`, unless the transport would refuse it without a reason."""
@@ -148,19 +169,24 @@ def _details(caller: Caller, details: OperationDetails) -> operation_pb2.Operati
     return encode_operation(details.operation, details.steps, for_operator=Role.OPERATOR in caller.roles)
 
 
-def _operation(caller: Caller, outcome: Outcome) -> operation_pb2.Operation | None:
-    if outcome.operation is None:
+def _encoded(caller: Caller, operation: Operation | None, planned: tuple[str, ...]) -> operation_pb2.Operation | None:
+    if operation is None:
         return None
-    return encode_operation(outcome.operation, planned=outcome.planned, for_operator=Role.OPERATOR in caller.roles)
+    return encode_operation(operation, planned=planned, for_operator=Role.OPERATOR in caller.roles)
+
+
+def _outcome(caller: Caller, outcome: Outcome) -> tuple[dict[str, Any], operation_pb2.Operation | None]:
+    """The parts that every answer has, and the newest operation of its resource."""
+    operation = _encoded(caller, outcome.operation, outcome.planned)
+    parts = {"operation": operation, "replayed": outcome.replayed}
+    return parts, _encoded(caller, outcome.last_operation, ()) or operation
 
 
 def _instance_outcome(caller: Caller, outcome: Outcome) -> dict[str, Any]:
-    operation = _operation(caller, outcome)
-    instance = None if outcome.instance is None else encode_instance(outcome.instance, operation)
-    return {"operation": operation, "replayed": outcome.replayed, "instance": instance}
+    parts, last = _outcome(caller, outcome)
+    return parts | {"instance": None if outcome.instance is None else encode_instance(outcome.instance, last)}
 
 
 def _binding_outcome(caller: Caller, outcome: Outcome) -> dict[str, Any]:
-    operation = _operation(caller, outcome)
-    binding = None if outcome.binding is None else encode_binding(outcome.binding, operation)
-    return {"operation": operation, "replayed": outcome.replayed, "binding": binding}
+    parts, last = _outcome(caller, outcome)
+    return parts | {"binding": None if outcome.binding is None else encode_binding(outcome.binding, last)}

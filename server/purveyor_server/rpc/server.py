@@ -18,7 +18,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from purveyor.v1 import broker_service_pb2_grpc
 from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.rpc.broker import BrokerService
-from purveyor_server.rpc.door import Door
 from purveyor_server.rpc.health import Health
 from purveyor_server.rpc.interceptors import deadline, messages
 from purveyor_server.rpc.interceptors.around import Around, wrap
@@ -30,6 +29,7 @@ from purveyor_server.rpc.listeners import Address, ListenError, Port, SocketPlac
 from purveyor_server.rpc.methods import SERVICES, infra_method, method_table
 from purveyor_server.rpc.settings import RpcSettings, transport_options
 from purveyor_server.rpc.unknown import UnknownMethods
+from purveyor_server.rpc.usecases import UseCases
 
 _log = structlog.get_logger(__name__)
 HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -39,11 +39,11 @@ Register = Callable[[Any], None]
 
 
 class RpcServer:
-    """`door` takes the calls, `ping` raises unless the store answers, `listen` are addresses as configured."""
+    """`use_cases` takes the calls, `ping` raises unless the store answers, `listen` are addresses as configured."""
 
     def __init__(
         self,
-        door: Door,
+        use_cases: UseCases,
         ping: Callable[[], Awaitable[None]],
         listen: Sequence[str],
         settings: RpcSettings | None = None,
@@ -51,7 +51,7 @@ class RpcServer:
         self.settings = settings or RpcSettings()
         self.addresses: tuple[str, ...] = ()
         self._listen = tuple(listen)
-        self._door = door
+        self._use_cases = use_cases
         self._methods = method_table(self.settings)
         names = [service.full_name for service in SERVICES]
         self.health = Health(ping, names, self.settings)
@@ -84,7 +84,7 @@ class RpcServer:
         arounds = self._arounds()
         services: list[Register] = [
             lambda to: broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
-                BrokerService(self._door, self.settings), to
+                BrokerService(self._use_cases, self.settings), to
             ),
             lambda to: health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, to),
         ]

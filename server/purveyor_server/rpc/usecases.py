@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import Protocol
 
 from purveyor_server.domain.catalog import Catalog
-from purveyor_server.domain.model import Binding, Instance, Json
+from purveyor_server.domain.model import Binding, Instance, Json, Operation
 from purveyor_server.lifecycle.contract import (
+    ZERO,
     Bind,
     Caller,
     Deprovision,
@@ -22,7 +23,7 @@ from purveyor_server.lifecycle.contract import (
 )
 
 
-class Door(Protocol):
+class UseCases(Protocol):
     """One method per use-case; each raises `PurveyorError` with a reason and nothing else on purpose."""
 
     async def get_catalog(self, caller: Caller, tenant: str) -> Catalog: ...
@@ -31,21 +32,34 @@ class Door(Protocol):
     async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome: ...
     async def bind(self, caller: Caller, request: Bind) -> Outcome: ...
     async def unbind(self, caller: Caller, request: Unbind) -> Outcome: ...
-    async def get_instance(self, caller: Caller, tenant: str, instance_id: str) -> Instance: ...
+    async def get_instance(
+        self, caller: Caller, tenant: str, instance_id: str, *, show_deleted: bool = False
+    ) -> Instance: ...
     async def list_instances(self, caller: Caller, listing: Listing) -> PageOf: ...
-    async def get_binding(self, caller: Caller, tenant: str, instance_id: str, binding_id: str) -> Binding: ...
+    async def get_binding(
+        self, caller: Caller, tenant: str, instance_id: str, binding_id: str, *, show_deleted: bool = False
+    ) -> Binding: ...
     async def list_bindings(self, caller: Caller, listing: Listing) -> PageOf: ...
+    async def newest_operation(self, caller: Caller, record: Instance | Binding) -> Operation | None: ...
     async def get_credentials(
         self, caller: Caller, tenant: str, instance_id: str, binding_id: str
     ) -> dict[str, Json]: ...
-    async def get_operation(self, caller: Caller, operation_id: str, full: bool) -> OperationDetails: ...  # noqa: FBT001
+    async def get_operation(self, caller: Caller, operation_id: str, full: bool = False) -> OperationDetails: ...  # noqa: FBT001, FBT002 - the shape of the lifecycle
     async def list_operations(self, caller: Caller, listing: Listing) -> PageOf: ...
-    async def wait_operation(self, caller: Caller, operation_id: str, timeout: timedelta) -> OperationDetails: ...  # noqa: ASYNC109
-    async def cancel_operation(self, caller: Caller, operation_id: str) -> OperationDetails: ...
+    async def wait_operation(
+        self,
+        caller: Caller,
+        operation_id: str,
+        timeout: timedelta,  # noqa: ASYNC109 - how long the caller wants to wait
+        full: bool = False,  # noqa: FBT001, FBT002 - the shape of the lifecycle
+    ) -> OperationDetails: ...
+    async def cancel_operation(
+        self, caller: Caller, operation_id: str, *, etag: str = "", wait: timedelta = ZERO, validate_only: bool = False
+    ) -> OperationDetails: ...
     def watch_operation(
         self,
         caller: Caller,
         operation_id: str,
-        full: bool,  # noqa: FBT001
-        heartbeat: timedelta,
+        full: bool = False,  # noqa: FBT001, FBT002 - the shape of the lifecycle
+        heartbeat: timedelta = ZERO,
     ) -> AsyncIterator[tuple[OperationDetails, bool]]: ...
