@@ -141,12 +141,23 @@ class Broker:
         self, store: Store, catalog: Catalog, registry: ProviderRegistry, keys: Keyring, hub: OperationHub
     ) -> None:
         settings = self.settings
-        door = Lifecycle(store, catalog, registry, hub, keys, self._clock)
+        door = Lifecycle(
+            store,
+            lambda: catalog,
+            registry,
+            hub,
+            keys.sealer,
+            digest_key=keys.digest_key,
+            token_key=keys.page_key,
+            clock=self._clock,
+            settings=lifecycle_settings(settings),
+        )
         listen = [address.text for address in settings.listen.addresses]
         server = RpcServer(door, store.ping, listen, rpc_settings(settings))
         self.addresses = await server.start()
         grace = settings.listen.drain
         self._on_stop("rpc", lambda: server.drain(grace.total_seconds()), grace)
+        self._stack.callback(door.drain)
         endpoint = note_endpoint(settings.data_dir, self.addresses)
         self._stack.callback(endpoint.unlink, missing_ok=True)
         _log.info("started", addresses=self.addresses, endpoint=str(endpoint))
