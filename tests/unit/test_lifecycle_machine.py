@@ -12,7 +12,7 @@ from itertools import combinations
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from purveyor_server.domain import conflicts
 from purveyor_server.domain.conflicts import Ask, Row, Ruling
@@ -59,6 +59,13 @@ class Lifecycles(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+
+    @initialize(ready=st.sampled_from([("one", "two"), ("one",), ()]))
+    def start(self, ready: tuple[str, ...]) -> None:
+        for name in ready:
+            begun = self.world.provision(name, "d1").operation
+            assert begun is not None
+            self.world.end(begun, well=True, leaving=False)
 
     @rule(instance=INSTANCES, digest=DIGESTS)
     def provision(self, instance: str, digest: str) -> None:
@@ -164,7 +171,7 @@ class Lifecycles(RuleBasedStateMachine):
                 assert operation.cancel_requested or operation.taken_over_by
 
 
-ROUND = settings(max_examples=300, stateful_step_count=40, deadline=None)
+ROUND = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestLifecycles = Lifecycles.TestCase
 TestLifecycles.settings = ROUND
 
