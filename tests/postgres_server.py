@@ -128,7 +128,7 @@ class TestServer:
 
     def close(self) -> None:
         """Stop it and remove its folder."""
-        self.server.stop("immediate")
+        self.server.remove()
         shutil.rmtree(self.root)
 
 

@@ -209,7 +209,20 @@ def test_the_command_line_starts_tells_and_stops(root: Path) -> None:
     assert call("stop") == (0, "stopped\n")
     assert call("stop") == (1, "was not running\n")
     assert call("status") == (1, "not running\n")
+    assert call("remove") == (0, "removed\n")
+    assert call("remove") == (1, "there was none\n")
+    assert not (root / "cluster").exists()
     assert call("dance")[0] == 2
+
+
+def test_the_files_of_somebody_else_are_not_removed(root: Path) -> None:
+    server_in(root).start()
+    origin = root / "cluster" / "origin"
+    origin.write_text("elsewhere\n", encoding="utf-8")
+
+    with pytest.raises(Permanent, match="not ours"):
+        server_in(root).remove()
+    assert (root / "cluster" / "data").exists()
 
 
 def test_without_the_extra_there_is_advice(monkeypatch: pytest.MonkeyPatch) -> None:

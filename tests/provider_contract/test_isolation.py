@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from tests.provider_contract.shop import Shop
+from purveyor_server.domain.states import Verb
+from tests.provider_contract.shop import Shop, until
 
 pytestmark = pytest.mark.postgres
 DENIED = (asyncpg.InsufficientPrivilegeError,)
@@ -88,6 +89,29 @@ async def test_a_login_cannot_let_others_in(shop: Shop) -> None:
     with pytest.raises(DENIED):
         async with shop.server.connect(theirs["username"], theirs["password"], mine["database"]):
             pytest.fail("came in")
+    await session.close()
+
+
+async def test_a_limit_that_a_crash_left_raised_is_set_right(shop: Shop) -> None:
+    """The broker comes into a full database by raising its limit; it dies before it has lowered it again."""
+    uid = await shop.provision(connection_limit=1)
+    first, _ = await shop.bind(uid)
+    _, other = await shop.bind(uid)
+    session = await shop.server.login(other)
+    work = shop.work(Verb.UNBIND, uid, binding=first)
+    (step,) = shop.provider.plan(work, {})
+    ctx = shop.context(work, die_at=2)
+
+    await shop.stopped(step.piece.absent(ctx))
+    assert ctx.calls == ["lock_login", "raise_limit"]
+    observed = await shop.observe(uid)
+    assert "connection limit is 1 (raised for the broker), not 1" in observed.differences
+    await until(lambda: step.piece.settle(ctx))
+    await shop.unbind(uid, first.uid)
+
+    async with shop.server.superuser() as superuser:
+        sql = "SELECT datconnlimit FROM pg_database WHERE datname = $1"
+        assert await superuser.fetchval(sql, other["database"]) == 1
     await session.close()
 
 

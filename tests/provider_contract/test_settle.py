@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from purveyor_server.domain.states import Make
@@ -72,6 +73,31 @@ async def killed_broker(shop: Shop, superuser: Connection, work: Work, name: str
         yield found[0]
     finally:
         os.kill(found[0], signal.SIGCONT)
+
+
+async def test_the_trap_is_real(shop: Shop) -> None:
+    """Without our precautions: the client is gone, DROP IF EXISTS finds nothing, and then the database appears."""
+    admin = shop.server.running
+    exists = "SELECT count(*) FROM pg_database WHERE datname = 'trap'"
+
+    async with shop.server.superuser() as blocker, shop.server.superuser() as witness:
+        await blocker.execute("BEGIN")
+        await blocker.execute("ALTER DATABASE template0 RENAME TO template_zero")
+        async with shop.server.connect(admin.user, admin.password.reveal(), "postgres") as doomed:
+            running = shop.start(doomed.execute("CREATE DATABASE trap TEMPLATE template0"))
+            await until(shop.waits_for_lock)
+            doomed.terminate()
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+                await running
+        await witness.execute("DROP DATABASE IF EXISTS trap")
+        assert not await witness.fetchval(exists)
+        await blocker.execute("ROLLBACK")
+
+        async def appeared() -> bool:
+            return bool(await witness.fetchval(exists))
+
+        await until(appeared)
+        await witness.execute("DROP DATABASE trap WITH (FORCE)")
 
 
 async def test_a_create_database_outlives_its_broker(shop: Shop) -> None:

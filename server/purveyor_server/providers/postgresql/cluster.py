@@ -236,6 +236,17 @@ def _bootstrap(password: Secret) -> list[str]:
     ]
 
 
+def remove(folders: Folders) -> None:
+    """Delete the place and what the broker keeps of it. Raises Permanent unless the place says that it is ours."""
+    origin = folders.place / "origin"
+    if folders.place.exists():
+        if not origin.is_file() or origin.read_text(encoding="utf-8").strip() != str(folders.keep):
+            raise Permanent("the embedded PostgreSQL server's files are not ours to delete", f"see {origin}")
+        shutil.rmtree(folders.place)
+    for name in (folders.keep / "cluster.json", folders.password(ADMIN), folders.password(SUPERUSER)):
+        name.unlink(missing_ok=True)
+
+
 def run(command: list[str], user: OsUser, folder: Path, *, text: str = "", seconds: float = INIT_SECONDS) -> None:
     """Run a program of the installation as `user`; raises Unreachable with the end of what it said."""
     options: dict[str, Any] = dict(user.popen)

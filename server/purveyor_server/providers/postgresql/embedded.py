@@ -6,7 +6,7 @@ server is used as it is; two starters wait for each other.
 Limit: one server per data directory; nothing here restarts a server that dies while nobody asks for it: the provider
 calls `start` again when it finds the server gone.
 
-    python -m purveyor_server.providers.postgresql start|stop|status DIR
+    python -m purveyor_server.providers.postgresql start|stop|status|remove DIR
 """
 
 from __future__ import annotations
@@ -83,6 +83,16 @@ class EmbeddedServer:
             cluster.run(command, user, folders.place, seconds=STOP_SECONDS + 5)
             _log.info("embedded server stopped", data_dir=str(self._keep))
             return True
+
+    def remove(self) -> bool:
+        """Stop the server and delete its data, for ever; True if there was any. Raises Permanent for a place of somebody else."""
+        state = cluster.load_state(self._keep)
+        if state is None:
+            return False
+        self.stop("immediate")
+        with self._locked():
+            cluster.remove(Folders(self._keep, Path(state.place)))
+        return True
 
     def status(self) -> State | None:
         """Where the server is, if it runs and answers."""
