@@ -92,7 +92,7 @@ class Bench:
             self.clock,
             settings=self.facade_settings,
         )
-        self.engine = Engine(self.store, self.registry, self.sealer, self.clock, self.settings)
+        self.engine = Engine(self.store, self.registry, self.sealer, b"d" * 32, self.clock, self.settings)
         self.registry.on_close = self.engine.circuit_closed
         if work:
             await self.engine.start()

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from purveyor_server.domain.errors import Reason
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
 from purveyor_server.kit import failpoints
-from purveyor_server.providers.contract import Ambiguous, NotYet, Permanent, Retryable
+from purveyor_server.providers.contract import Ambiguous, Credentials, NotYet, Permanent, Retryable
 from tests.engine.bench import SETTINGS, Bench, bench
 from tests.fakes.provider import LatePiece
 
@@ -293,3 +293,21 @@ async def test_expired_attempt_that_fails_is_undone(tmp_path: Path) -> None:
         assert b.world.things == {}
     finally:
         await b.close()
+
+
+async def test_credentials_of_a_sibling_are_refused(tmp_path: Path) -> None:
+    """A provider that hands out the same credentials twice: the second bind fails, clean; the first goes on."""
+    async with bench(tmp_path) as b:
+        await b.ended(await b.provision())
+        b.provider.credentials = lambda *_: Credentials({"username": "root", "password": "same"})  # type: ignore[method-assign]
+        await b.ended(await b.bind("b1"))
+        second = await b.ended(await b.bind("b2"))
+
+        assert second.state is OperationState.FAILED
+        assert second.failure is not None
+        assert second.failure.reason == Reason.CREDENTIALS_NOT_UNIQUE
+        assert (await b.binding("b1")).state is BindingState.ACTIVE
+        assert len([name for name in b.world.things if "login" in name]) == 1
+
+        await b.ended(await b.unbind("b1"))
+        assert (await b.ended(await b.bind("b3"))).state is OperationState.SUCCEEDED

@@ -270,6 +270,14 @@ class SealedSecret(msgspec.Struct, frozen=True):
     sealed: bytes
 
 
+class UniqueMark(msgspec.Struct, frozen=True):
+    """A keyed digest (hex) of a credential field that no two bindings of a provider may share; `field` names both."""
+
+    owner: str
+    field: str
+    digest: str
+
+
 class EventKind(StrEnum):
     """What an event is about."""
 

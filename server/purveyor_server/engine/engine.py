@@ -55,6 +55,7 @@ class Engine:
         store: Store,
         providers: Providers,
         sealer: Sealing,
+        digest_key: bytes,
         clock: Clock,
         settings: EngineSettings | None = None,
         show_progress: Callable[[str, float, str], None] = lambda _id, _percent, _sentence: None,
@@ -62,6 +63,7 @@ class Engine:
         self._store = store
         self._providers = providers
         self._sealer = sealer
+        self._digest_key = digest_key
         self._clock = clock
         self._settings = settings or EngineSettings()
         self._show_progress = show_progress
@@ -219,7 +221,7 @@ class Engine:
             await journal.hold(
                 f"begun under the contract {claimed.operation.contract!r}, the provider now has {facade.contract!r}"
             )
-        vault = Vault(self._sealer, assigned.uid, claimed.secrets)
+        vault = Vault(self._sealer, self._digest_key, assigned.uid, claimed.secrets)
         origin = Origin(self._store.store_id, self._store.epoch)
         calls = Calls(journal, assigned, facade, lease, vault, origin, self._report)
         forward = Forward(

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Failure, SealedSecret, Step
 from purveyor_server.domain.states import FORWARD_ONLY, REMOVALS, Make, OperationState, StepState, Verb, Waiting
 from purveyor_server.engine import failures, transitions
@@ -245,6 +246,12 @@ class Forward:
             return await self._fail(failures.provider(error, result.name if result else ""), result)
         try:
             await self._journal.advance(lambda job: finish(job, ending), "finish", with_resources=True)
+        except PurveyorError as error:
+            if error.reason is not Reason.CREDENTIALS_NOT_UNIQUE:
+                raise
+            await self._fail(
+                Failure(reason=error.reason, message=error.message, step=result.name if result else ""), result
+            )
         except CancelWonError:
             if result is not None:
                 self._journal.remember(result)
@@ -262,7 +269,8 @@ class Forward:
             return ending
         given = self._facade.credentials(self._assigned.work, done_outputs(tuple(lines)), self._vault.by_label())
         sealed = self._vault.seal(CREDENTIALS, msgspec.json.encode(given.values))
-        return replace(ending, secrets=(*secrets, sealed), endpoints=given.endpoints)
+        unique = self._vault.marks(self._facade.ref.name, self._facade.provider.schemas.unique_fields, given.values)
+        return replace(ending, secrets=(*secrets, sealed), unique=unique, endpoints=given.endpoints)
 
 
 class EndedError(Exception):

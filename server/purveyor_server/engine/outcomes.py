@@ -22,6 +22,7 @@ from purveyor_server.domain.model import (
     Operation,
     SealedSecret,
     Step,
+    UniqueMark,
 )
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import (
@@ -46,6 +47,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     steps: tuple[Step, ...] = ()
     secrets: tuple[SealedSecret, ...] = ()
+    unique: tuple[UniqueMark, ...] = ()
     outputs: dict[str, dict[str, Json]] = {}
     endpoints: tuple[Endpoint, ...] = ()
     left: tuple[CleanupStep, ...] = ()
@@ -196,7 +198,7 @@ def _bind(job: Job, _operation: Operation, ending: Ending) -> Writes:
         return Writes()
     if ending.state is OperationState.SUCCEEDED:
         active = touch(binding, job.now, state=BindingState.ACTIVE, outputs=ending.outputs, endpoints=ending.endpoints)
-        return Writes(bindings=(active,), secrets=ending.secrets)
+        return Writes(bindings=(active,), secrets=ending.secrets, unique=ending.unique)
     failed = touch(binding, job.now, state=BindingState.FAILED, cleanup_required=_names(ending))
     return Writes(bindings=(failed,), erase=() if ending.left else (binding.uid,))
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from purveyor_server.domain.model import SealedSecret
+from purveyor_server.domain.digests import keyed_digest
+from purveyor_server.domain.model import Json, SealedSecret, UniqueMark
 from purveyor_server.domain.states import Make
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import Permanent, PlannedStep
@@ -31,8 +32,9 @@ class Sealing(Protocol):
 class Vault:
     """Sealed secrets of `owner` (a uid), by `piece/label`."""
 
-    def __init__(self, sealer: Sealing, owner: str, sealed: tuple[SealedSecret, ...]) -> None:
+    def __init__(self, sealer: Sealing, digest_key: bytes, owner: str, sealed: tuple[SealedSecret, ...]) -> None:
         self._sealer = sealer
+        self._digest_key = digest_key
         self._owner = owner
         self._sealed = {secret.name: secret.sealed for secret in sealed if secret.owner == owner}
 
@@ -52,6 +54,13 @@ class Vault:
     def seal_all(self, piece: str, secrets: dict[str, Secret]) -> tuple[SealedSecret, ...]:
         """Seal what a piece gave as secrets."""
         return tuple(self.seal(f"{piece}/{label}", secret.reveal().encode()) for label, secret in secrets.items())
+
+    def marks(self, provider: str, fields: frozenset[str], values: dict[str, Json]) -> tuple[UniqueMark, ...]:
+        """Digests of the fields of credentials that no two bindings of a provider may share."""
+        return tuple(
+            UniqueMark(self._owner, f"{provider}/{field}", keyed_digest(self._digest_key, field, values[field]))
+            for field in sorted(fields & values.keys())
+        )
 
     def of_piece(self, piece: str) -> dict[str, Secret]:
         """Secrets of one piece by label."""

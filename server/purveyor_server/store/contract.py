@@ -37,6 +37,7 @@ from purveyor_server.domain.model import (
     RequestKey,
     SealedSecret,
     Step,
+    UniqueMark,
 )
 
 
@@ -61,7 +62,8 @@ class Writes(msgspec.Struct, frozen=True):
     """What a command puts down: whole records, inserted or replaced by their key.
 
     `quiet` operations get no event (progress, leases). `erase` names owners (uids) whose secrets go away, and whose
-    operations' journals lose outputs and saved values.
+    operations' journals lose outputs and saved values. A `unique` mark that another owner holds refuses the command with
+    CREDENTIALS_NOT_UNIQUE; an owner's marks go with `erase`.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -70,6 +72,7 @@ class Writes(msgspec.Struct, frozen=True):
     quiet: tuple[Operation, ...] = ()
     steps: tuple[Step, ...] = ()
     secrets: tuple[SealedSecret, ...] = ()
+    unique: tuple[UniqueMark, ...] = ()
     erase: tuple[str, ...] = ()
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from purveyor_server.domain.model import Binding, Instance, Operation, SealedSecret, Step
+from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.domain.model import Binding, Instance, Operation, SealedSecret, Step, UniqueMark
 from purveyor_server.kit.failpoints import is_off
 from purveyor_server.store.contract import Backlog, Commit, Writes
 from purveyor_server.store.sqlite import rows
@@ -43,6 +44,9 @@ _UNBLOCK = _SQL["unblock"]
 _PUT_STEP = _SQL["put_step"]
 _PUT_SECRET = _SQL["put_secret"]
 _ERASE_SECRETS = _SQL["erase_secrets"]
+_ERASE_MARKS = _SQL["erase_marks"]
+_MARK_HOLDER = _SQL["mark_holder"]
+_PUT_MARK = _SQL["put_mark"]
 _STEPS_OF_SUBJECT = _SQL["steps_of_subject"]
 _PUT_EVENT = _SQL["put_event"]
 
@@ -178,6 +182,8 @@ class Transaction:
             self.put_step(step)
         for secret in writes.secrets:
             self.execute(_PUT_SECRET, (secret.owner, secret.name, secret.sealed))
+        for mark in writes.unique:
+            self._mark(mark)
         for owner in writes.erase:
             self._erase(owner)
 
@@ -231,8 +237,19 @@ class Transaction:
         for blocker in new:
             self.execute(_BLOCK, (blocker, after.operation_id))
 
+    def _mark(self, mark: UniqueMark) -> None:
+        holder = self.connection.execute(_MARK_HOLDER, (mark.field, mark.digest)).fetchone()
+        if holder is not None and holder[0] != mark.owner:
+            raise PurveyorError(
+                Reason.CREDENTIALS_NOT_UNIQUE,
+                "the provider gave a credential that another binding already has",
+                metadata={"field": mark.field},
+            )
+        self.execute(_PUT_MARK, (mark.field, mark.digest, mark.owner))
+
     def _erase(self, owner: str) -> None:
         self.execute(_ERASE_SECRETS, (owner,))
+        self.execute(_ERASE_MARKS, (owner,))
         for (body,) in self.connection.execute(_STEPS_OF_SUBJECT, (owner,)).fetchall():
             step = rows.decode_step(body)
             if step.outputs or step.saved is not None:

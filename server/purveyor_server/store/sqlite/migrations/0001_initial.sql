@@ -120,6 +120,15 @@ CREATE TABLE secrets (
     PRIMARY KEY (owner, name)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE unique_marks (
+    field TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    PRIMARY KEY (field, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX unique_marks_of ON unique_marks (owner);
+
 CREATE TABLE plans (
     digest TEXT PRIMARY KEY,
     body BLOB NOT NULL

@@ -82,6 +82,15 @@ ON CONFLICT (operation_id, place) DO UPDATE SET body = excluded.body;
 INSERT INTO secrets (owner, name, sealed) VALUES (?, ?, ?)
 ON CONFLICT (owner, name) DO UPDATE SET sealed = excluded.sealed;
 
+-- name: mark_holder
+SELECT owner FROM unique_marks WHERE field = ? AND digest = ?;
+
+-- name: put_mark
+INSERT OR IGNORE INTO unique_marks (field, digest, owner) VALUES (?, ?, ?);
+
+-- name: erase_marks
+DELETE FROM unique_marks WHERE owner = ?;
+
 -- name: erase_secrets
 DELETE FROM secrets WHERE owner = ?;
 
