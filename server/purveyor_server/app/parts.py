@@ -132,7 +132,7 @@ class Broker:
 
     async def _start_engine(self, store: Store, registry: ProviderRegistry, keys: Keyring, hub: OperationHub) -> None:
         settings = self.settings.engine.values()
-        engine = Engine(store, registry, keys.sealer, self._clock, settings, hub.progress)
+        engine = Engine(store, registry, keys.sealer, keys.digest_key, self._clock, settings, hub.progress)
         registry.on_close = engine.circuit_closed
         await engine.start()
         self._on_stop("engine", engine.stop, timedelta(seconds=settings.stop_grace))
