@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from purveyor_server.providers.contract import Permanent, RightsMissing, Unreach
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.cluster import choose_port
 from purveyor_server.providers.postgresql.config import read_config, read_parameters, read_settings
-from tests.postgres_server import TestServer
+from purveyor_server.providers.postgresql.provider import _tls
+from tests.postgres_server import TestEnvironment, TestServer
 
 SERVER: dict[str, Json] = {"host": "db", "password": {"env": "PASSWORD"}}
 
@@ -67,6 +70,42 @@ def test_bad_settings_of_a_plan_are_named(settings: dict[str, Json], key: str) -
 def test_bad_parameters_are_named(parameters: dict[str, Json]) -> None:
     with pytest.raises(Permanent, match=next(iter(parameters))):
         read_parameters(parameters)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_bad_root_certificate_is_named(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / "password").write_text("x", encoding="utf-8")
+    certificate = tmp_path / "root.crt"
+    if content is not None:
+        certificate.write_text(content, encoding="utf-8")
+    config = {"host": "db", "password": {"file": str(tmp_path / "password")}, "sslrootcert": str(certificate)}
+
+    with pytest.raises(PurveyorError) as refused:
+        PostgresProvider({"server": config}, TestEnvironment(tmp_path, "store"))
+    assert refused.value.violations[0].field == "server.sslrootcert"
+
+
+@pytest.mark.parametrize(
+    ("sslmode", "checks_name"), [("disable", None), ("require", None), ("verify-ca", False), ("verify-full", True)]
+)
+def test_what_a_sslmode_checks(sslmode: str, checks_name: bool | None) -> None:  # noqa: FBT001 - a table
+    config = read_config({"server": {**SERVER, "sslmode": sslmode}})
+    assert config.server is not None
+
+    tls = _tls(config.server)
+
+    assert (tls.check_hostname if isinstance(tls, ssl.SSLContext) else None) is checks_name
+
+
+async def test_an_embedded_server_without_a_place_is_unreachable(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way", encoding="utf-8")
+    provider = PostgresProvider({}, TestEnvironment(file / "keep", "store"))
+
+    with pytest.raises(Unreachable) as refused:
+        await provider.check()
+    assert "in the way" not in refused.value.detail
+    await provider.close()
 
 
 @pytest.mark.postgres

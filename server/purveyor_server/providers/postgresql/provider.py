@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, assert_never
 from urllib.parse import quote, urlencode
 
+from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import Endpoint, Json
 from purveyor_server.domain.states import Make, Verb
 from purveyor_server.kit.secret import Secret
@@ -27,6 +28,7 @@ from purveyor_server.providers.contract import (
     PlannedStep,
     ProviderEnvironment,
     Schemas,
+    Unreachable,
     Work,
 )
 from purveyor_server.providers.postgresql.config import SCHEMAS, ServerConfig, SslMode, read_config
@@ -84,9 +86,8 @@ class PostgresProvider:
         self._config = read_config(config)
         self._environment = environment
         server = self._config.server
-        locate = self._start_embedded if server is None else self._configured
-        self._password = None if server is None else environment.reference(server.password.reference)
-        self._sessions = Sessions(locate, self._config.limits)
+        self._configured = None if server is None else _address(server, environment)
+        self._sessions = Sessions(self._locate, self._config.limits)
         endpoint = (
             ("", None, EMBEDDED_SSLMODE)
             if server is None
@@ -160,30 +161,39 @@ class PostgresProvider:
         """Let go of idle sessions. The server lives on."""
         await self._sessions.close()
 
+    async def _locate(self) -> Address:
+        return self._configured or await self._start_embedded()
+
     async def _start_embedded(self) -> Address:
         options = self._config.embedded_options
         server = EmbeddedServer(self._environment.data_dir, cluster_dir=options.cluster_dir, os_user=options.os_user)
         # Cancelling leaves the thread at work; it is bounded by its own time-outs, and the next caller waits for its lock.
-        running = await asyncio.to_thread(server.start)
+        try:
+            running = await asyncio.to_thread(server.start)
+        except OSError as error:
+            raise Unreachable("the PostgreSQL server cannot be started", str(error)) from error
         return Address(running.host, running.port, running.user, running.password, running.database)
-
-    async def _configured(self) -> Address:
-        server = self._config.server
-        assert server is not None
-        assert self._password is not None
-        return Address(server.host, server.port, server.user, self._password, server.admin_database, _tls(server))
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else quote(host, safe=".-_")
 
 
+def _address(server: ServerConfig, environment: ProviderEnvironment) -> Address:
+    """Raises INVALID_REQUEST that names the key when the password or the certificate cannot be read."""
+    password = environment.reference(server.password.reference)
+    return Address(server.host, server.port, server.user, password, server.admin_database, _tls(server))
+
+
 def _tls(server: ServerConfig) -> Tls:
-    """What asyncpg takes; a context of our own where a root certificate is named."""
+    """What asyncpg takes. Certificates are checked against `sslrootcert`, else against those the system trusts."""
     if server.sslmode == "disable":
         return False
-    if not server.sslrootcert or server.sslmode in {"prefer", "require"}:
+    if server.sslmode in {"prefer", "require"}:
         return server.sslmode
-    context = ssl.create_default_context(cafile=server.sslrootcert)
+    try:
+        context = ssl.create_default_context(cafile=server.sslrootcert or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise invalid("server.sslrootcert", f"{server.sslrootcert!r} is no file of certificates") from error
     context.check_hostname = server.sslmode == "verify-full"
     return context
