@@ -8,15 +8,18 @@ import signal
 import stat
 from pathlib import Path
 
+import grpc
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from purveyor.v1.broker_service_pb2 import GetCatalogRequest
+from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
 from purveyor_server.app import commands
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import ManualClock
-from tests.unit.app_process import Process, Site, serving
+from tests.unit.app_process import TIMEOUT, Process, Site, serving
 
 
 @pytest.fixture
@@ -29,6 +32,14 @@ def test_it_serves_and_says_where(site: Site) -> None:
         assert (site.data / "endpoint").read_text() == f"{site.socket}\n"
         assert serving(site.socket)
         assert stat.S_IMODE(site.data.stat().st_mode) == 0o700
+
+
+def test_the_catalog_of_the_file_is_what_callers_see(site: Site) -> None:
+    with Process(site), grpc.insecure_channel(site.socket) as channel:
+        answer = BrokerServiceStub(channel).GetCatalog(GetCatalogRequest(tenant="acme"), timeout=TIMEOUT)
+
+    (service,) = answer.catalog.services
+    assert (service.id, [plan.id for plan in service.plans], answer.catalog.version) == ("s1", ["p1"], 1)
 
 
 def test_sigterm_ends_it_with_zero_and_frees_everything(site: Site) -> None:
