@@ -34,9 +34,10 @@ def test_it_serves_and_says_where(site: Site) -> None:
         assert stat.S_IMODE(site.data.stat().st_mode) == 0o700
 
 
-def test_the_catalog_of_the_file_is_what_callers_see(site: Site) -> None:
-    with Process(site), grpc.insecure_channel(site.socket) as channel:
-        answer = BrokerServiceStub(channel).GetCatalog(GetCatalogRequest(tenant="acme"), timeout=TIMEOUT)
+async def test_the_catalog_of_the_file_is_what_callers_see(site: Site) -> None:
+    with Process(site):
+        async with grpc.aio.insecure_channel(site.socket) as channel:
+            answer = await BrokerServiceStub(channel).GetCatalog(GetCatalogRequest(tenant="acme"), timeout=TIMEOUT)
 
     (service,) = answer.catalog.services
     assert (service.id, [plan.id for plan in service.plans], answer.catalog.version) == ("s1", ["p1"], 1)
