@@ -216,7 +216,7 @@ async def test_exports_survive_a_shell(broker: ScriptedBroker, folder: Path) -> 
     broker.script["GetCredentials"] = [answer]
 
     ran = await run(folder, "credentials", "orders", "app", "--env")
-    assert shell(ran.out, "$PGPASSWORD|$PGPORT|$DATABASE_URL|$PURVEYOR_JDBC_URL") == f"{PASSWORD}|5432|postgresql://x|j"
+    assert shell(ran.out, "$PGPASSWORD|$PGPORT|$DATABASE_URL|$BINDING_JDBC_URL") == f"{PASSWORD}|5432|postgresql://x|j"
     assert (await run(folder, "credentials", "orders", "app", "--json")).json["password"] == PASSWORD
 
 

@@ -32,6 +32,8 @@ RUN_SECONDS = 30
         "provision postgresql shared --params-file /nonexistent/file",
         "provision postgresql shared --request-id r-1",
         "bind orders --ttl soon",
+        "credentials orders app --env --prefix 1",
+        "credentials orders app --env --prefix=",
         "provision postgresql",
         "nonsense",
         "--address nowhere catalog",
@@ -116,13 +118,13 @@ HOSTILE = ("'; touch planted; '", '"$(id)"', "a\nb", "\\", "`id`", "!x", "ünï"
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_exports_quote_whatever_is_in_them(value: str) -> None:
-    assert shell_reads(exports.lines({"pass-word": value}), "PURVEYOR_PASS_WORD") == value
+    assert shell_reads(exports.lines({"pass-word": value}), "BINDING_PASS_WORD") == value
 
 
 def test_the_check_of_quoting_finds_a_planted_fault() -> None:
-    unquoted = ["export PURVEYOR_X=`echo planted`"]
+    unquoted = ["export BINDING_X=`echo planted`"]
 
-    assert shell_reads(unquoted, "PURVEYOR_X") != "`echo planted`"
+    assert shell_reads(unquoted, "BINDING_X") != "`echo planted`"
 
 
 def test_exports_refuse_what_no_variable_can_hold() -> None:
@@ -132,8 +134,8 @@ def test_exports_refuse_what_no_variable_can_hold() -> None:
 
 def test_other_credentials_do_not_become_libpq_variables() -> None:
     assert exports.lines({"host": "h", "nested": {"a": 1}}) == [
-        "export PURVEYOR_HOST=h",
-        "export PURVEYOR_NESTED='{\"a\": 1}'",
+        "export BINDING_HOST=h",
+        "export BINDING_NESTED='{\"a\": 1}'",
     ]
 
 

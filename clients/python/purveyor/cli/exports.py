@@ -27,7 +27,7 @@ LIBPQ = {
     "password": "PGPASSWORD",
     "sslmode": "PGSSLMODE",
 }
-DEFAULT_PREFIX = "PURVEYOR_"
+DEFAULT_PREFIX = "BINDING_"  # not PURVEYOR_: a credential named address would lead the next command astray
 _POSTGRES = ("postgres://", "postgresql://")
 
 

@@ -75,6 +75,8 @@ async def _bar(session: Session, handle: OperationHandle[Any]) -> None:
 
 def sentence(status: OperationStatus) -> str:
     """What is going on, or why nothing is."""
+    if status.done:
+        return clean(status.state.lower())
     if status.waiting:
         return clean(f"waiting: {status.waiting.detail or status.waiting.reason.lower()}")
     return clean(status.sentence or status.state.lower().replace("_", " "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import aclosing
 from typing import Annotated
@@ -15,6 +16,13 @@ InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="The instanc
 BindingId = Annotated[str, typer.Argument(metavar="BINDING", help="The binding's id.")]
 OperationId = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's id.")]
 Deleted = Annotated[bool, typer.Option("--deleted", help="Tombstones too.", show_default=False)]
+
+
+def checked_prefix(prefix: str) -> str:
+    """A prefix keeps credentials named `path` or `ifs` from taking over the shell. Raises typer.BadParameter."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
+        raise typer.BadParameter("letters, digits and _, not empty, no digit first")
+    return prefix
 
 
 def add(app: typer.Typer) -> None:
@@ -80,7 +88,9 @@ async def credentials(
     env: Annotated[  # noqa: FBT002 - an option
         bool, typer.Option("--env", help="Shell exports: for eval.", show_default=False)
     ] = False,
-    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="Of the variables' names.")] = "PURVEYOR_",
+    prefix: Annotated[
+        str, typer.Option(metavar="PREFIX", help="Of the variables' names.", callback=checked_prefix)
+    ] = "BINDING_",
 ) -> None:
     """The credentials of a binding, in the clear."""
     from purveyor.cli import exports, render  # noqa: PLC0415 - as above
