@@ -1,0 +1,95 @@
+"""A whole broker in this process: real store, lifecycle, engine and face, over a scripted provider."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from purveyor_server.domain.catalog import Catalog, Plan, PlanSchemas, Service
+from purveyor_server.domain.model import ProviderRef
+from purveyor_server.engine.engine import Engine
+from purveyor_server.kit.clock import SystemClock
+from purveyor_server.lifecycle.lifecycle import Lifecycle
+from purveyor_server.lifecycle.ports import LifecycleSettings
+from purveyor_server.providers.facade import FacadeSettings
+from purveyor_server.providers.registry import ProviderRegistry
+from purveyor_server.rpc import RpcServer, RpcSettings
+from purveyor_server.security.sealing import Sealer
+from purveyor_server.store.sqlite.settings import SqliteSettings
+from purveyor_server.store.sqlite.store import open_store
+from purveyor_server.watch.operations import OperationHub
+from tests.engine.bench import SETTINGS
+from tests.fakes.provider import ScriptedProvider, World
+
+GRACE_SECONDS = 5.0
+SCHEMA = {"type": "object", "properties": {"size": {"type": "integer", "minimum": 1}}, "additionalProperties": False}
+SMALL = Plan(
+    id="small",
+    name="small",
+    description="A small one.",
+    provider=ProviderRef("main", "scripted"),
+    schemas=PlanSchemas(SCHEMA, SCHEMA, None),
+)
+BIG = replace(SMALL, id="big", name="big", description="A big one.", plan_updateable=True)
+SERVICE = Service(id="svc", name="service", description="Things.", plans=(SMALL, BIG))
+
+
+class Whole:
+    """The parts of a running broker; `world` is its backend."""
+
+    def __init__(self, world: World, server: RpcServer, engine: Engine) -> None:
+        self.world = world
+        self.server = server
+        self.engine = engine
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self.server.addresses[0]
+
+
+@asynccontextmanager
+async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, work: bool = True) -> AsyncIterator[Whole]:
+    """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING."""
+    clock, sealer, hub = SystemClock(), Sealer({"k1": b"k" * 32}), OperationHub()
+    world = World()
+    provider = ScriptedProvider(world)
+    store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings())
+    catalog = Catalog((SERVICE,), 1, "c1")
+    await store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
+    store.subscribe(hub.on_commit)
+    registry = ProviderRegistry(
+        {"scripted": lambda _config, _environment: provider},
+        folder,
+        store.store_id,
+        clock,
+        settings=FacadeSettings(call=5.0, settle=2.0, grace=0.5),
+    )
+    engine = Engine(store, registry, sealer, b"d" * 32, clock, SETTINGS, hub.progress)
+    registry.on_close = engine.circuit_closed
+    use_cases = Lifecycle(
+        store,
+        lambda: catalog,
+        registry,
+        hub,
+        sealer,
+        digest_key=b"d" * 32,
+        token_key=b"t" * 32,
+        clock=clock,
+        settings=LifecycleSettings(),
+    )
+    server = RpcServer(use_cases, store.ping, [f"unix:{folder / 's'}"], settings)
+    try:
+        await server.start()
+        if work:
+            await engine.start()
+        yield Whole(world, server, engine)
+        await server.drain(GRACE_SECONDS)
+    finally:
+        if work:
+            await engine.stop()
+        await registry.close()
+        await store.close()
