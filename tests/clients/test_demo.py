@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_SECONDS = 150
+
+
+def test_a_claim_that_does_not_hold_is_found() -> None:
+    demo = runpy.run_path(str(ROOT / "scripts/demo.py"))
+
+    with pytest.raises(demo["ClaimError"], match="pigs fly"):
+        demo["claim"]("pigs fly", [])
 
 
 @pytest.mark.postgres

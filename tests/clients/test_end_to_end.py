@@ -137,4 +137,6 @@ async def test_a_handle_lives_through_a_restart(tour: Tour) -> None:
         async with tour.serving():
             instance = await waiting
             assert instance.state == purveyor.InstanceState.READY
-            await (await client.deprovision(instance.instance_id)).result(timeout=RUN_SECONDS)
+            gone = await (await client.deprovision(instance.instance_id)).result(timeout=RUN_SECONDS)
+            assert gone
+            assert (gone.state, gone.uid) == (purveyor.InstanceState.DELETED, instance.uid)
