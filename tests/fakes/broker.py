@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -37,13 +38,23 @@ class Broker(NamedTuple):
     hub: OperationHub
     plans: FakePlans
     catalog: list[Catalog]  # the last one is served
+    leased: dict[str, Claimed]
 
     async def claim(self, operation_id: str) -> Claimed:
-        """Lease what is due, as a worker would, and return the one asked for. The others keep their short lease."""
-        for claimed in await self.store.claim(Claim(owner="worker", lease=timedelta(seconds=30), limit=1000)):
-            if claimed.operation.operation_id == operation_id:
-                return claimed
-        raise AssertionError(f"operation {operation_id} is not due")
+        """Lease what is due, as a worker would, and return the one asked for; the others stay leased for later."""
+        due = await self.store.claim(Claim(owner="worker", lease=timedelta(seconds=30), limit=1000))
+        self.leased.update({claimed.operation.operation_id: claimed for claimed in due})
+        return self.leased.pop(operation_id)
+
+    async def accepted(self) -> None:
+        """Return after the next commit."""
+        told = asyncio.Event()
+        forget = self.store.subscribe(lambda _commit: told.set())
+        try:
+            async with asyncio.timeout(10):
+                await told.wait()
+        finally:
+            forget()
 
     async def end(self, operation: Operation | None, state: OperationState = OperationState.SUCCEEDED) -> Operation:
         """Run an operation to this end, as the engine would."""
@@ -83,7 +94,7 @@ async def open_broker(folder: Path, **settings: Any) -> AsyncIterator[Broker]:
             clock=clock,
             settings=LifecycleSettings(**settings),
         )
-        yield Broker(door, store, hub, plans, served)
+        yield Broker(door, store, hub, plans, served, {})
     finally:
         await store.close()
 

@@ -2,7 +2,7 @@
 
 Guarantee: permission and tenant are checked before anything is read, so a refusal tells nothing of what exists: a tenant
 outside the caller's is PERMISSION_DENIED, for reads and writes alike, whether or not it exists. While draining, writes are
-refused (DRAINING) and reads go on. Each accepted, refused or answered mutation leaves one log line.
+refused (DRAINING) and reads go on. Each mutation that is accepted or answered again leaves one log line.
 Limit: the log line is not the audit record, which is a row of its own.
 """
 
@@ -107,8 +107,9 @@ class Door:
 
     def note(self, caller: Caller, action: Action, tenant: str, **fields: str | bool) -> None:
         """Log one use-case: who, what, where, and how it went."""
+        told = {name: value for name, value in fields.items() if value != ""}
         _log.info(
-            "accepted", principal=caller.subject, method=str(action), tenant=tenant, request=caller.call_id, **fields
+            "accepted", principal=caller.subject, method=str(action), tenant=tenant, request=caller.call_id, **told
         )
 
     def note_decision(self, caller: Caller, action: Action, request: Write, decision: Decision) -> None:
