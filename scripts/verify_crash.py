@@ -58,7 +58,9 @@ def read_options(argv: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(description="Kill the broker everywhere.")
     parser.add_argument("--scenario", action="append", choices=sorted(known), help="only this one (repeatable)")
     parser.add_argument("--point", default="", help="only points whose name this regular expression matches")
-    parser.add_argument("--limit", type=int, default=0, help="at most so many points of each scenario, by chance")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="at most so many points of each scenario, by chance, moments in turn"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice by --limit")
     parser.add_argument("--lanes", type=int, default=2, help="brokers at once")
     parser.add_argument("--no-controls", action="store_true", help="without the planted faults")

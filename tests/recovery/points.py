@@ -60,10 +60,14 @@ def _is_labelled(line: str) -> bool:
     return line.startswith("store.") and len(line.split(".")) == LABELLED_PARTS
 
 
-def stratified(found: Sequence[Target], per_moment: int, chance: random.Random) -> list[Target]:
-    """A sample that holds `per_moment` targets of each moment (fewer where there are fewer), in the order of `found`."""
+def stratified(found: Sequence[Target], count: int, first: int, chance: random.Random) -> list[Target]:
+    """A sample of `count` targets, in the order of `found`: moments in turn, beginning with number `first`."""
+    left = {moment: [target for target in found if target.moment == moment] for moment in MOMENTS}
     chosen: set[Target] = set()
-    for moment in MOMENTS:
-        candidates = [target for target in found if target.moment == moment]
-        chosen.update(chance.sample(candidates, min(per_moment, len(candidates))))
+    for turn in range(first, first + len(MOMENTS) * count):
+        candidates = left[MOMENTS[turn % len(MOMENTS)]]
+        if candidates and len(chosen) < count:
+            target = chance.choice(candidates)
+            candidates.remove(target)
+            chosen.add(target)
     return [target for target in found if target in chosen]

@@ -27,19 +27,18 @@ from tests.recovery.scenarios import Scenario
 from tests.recovery.worker import Worker
 
 BATCH = 12  # runs that share a fixture and end with a look at what appeared late
-CONTROL_SECONDS = 120.0
 Job = Callable[[Worker], Awaitable[None]]
 
 
 class Options(NamedTuple):
-    """What to run. `per_moment` 0 means every target, `limit` 0 no limit per scenario; `point` is a regular expression."""
+    """What to run. `limit`: targets of each scenario, 0 means all; `point`: a regular expression; `settle`: seconds."""
 
     scenarios: Sequence[type[Scenario]] = scenarios.ALL
     controls: Sequence[type[Control]] = controls.ALL
     point: str = ""
     limit: int = 0
-    per_moment: int = 0
     seed: int = 0
+    settle: float = 3.0  # longer than the server needs to notice that a client is gone
     lanes: int = 2
 
 
@@ -82,7 +81,8 @@ class Suite:
         self._base.chmod(0o711)  # the PostgreSQL server's user passes through
         try:
             await self._work(deque(self._trace_job(kind) for kind in self._options.scenarios))
-            self._jobs.extendleft(self._control_job(kind) for kind in self._options.controls)
+            if self._options.controls:
+                self._jobs.appendleft(self._control_job())
             await self._work(self._jobs)
         finally:
             shutil.rmtree(self._base, ignore_errors=True)
@@ -93,7 +93,7 @@ class Suite:
                 group.create_task(self._serve(queue))
 
     async def _serve(self, queue: deque[Job]) -> None:
-        worker = Worker(self._fresh_lane, lambda: f"{next(self._numbers):04d}")
+        worker = Worker(self._fresh_lane, lambda: f"{next(self._numbers):04d}", self._options.settle)
         try:
             while queue:
                 await queue.popleft()(worker)
@@ -128,11 +128,8 @@ class Suite:
     def _choose(self, found: list[Target]) -> list[Target]:
         options = self._options
         chosen = [target for target in found if re.search(options.point, str(target))]
-        if options.per_moment:
-            chosen = stratified(chosen, options.per_moment, self._chance)
-        if options.limit and len(chosen) > options.limit:
-            kept = set(self._chance.sample(chosen, options.limit))
-            chosen = [target for target in chosen if target in kept]
+        if options.limit:
+            chosen = stratified(chosen, options.limit, options.seed + len(self._left), self._chance)
         return chosen
 
     def _batch_job(self, kind: type[Scenario], batch: Sequence[Target]) -> Job:
@@ -152,23 +149,21 @@ class Suite:
             self._say(f"{name}: not reached")
         self._note(name, outcome.problems)
 
-    def _control_job(self, kind: type[Control]) -> Job:
-        async def job(_: Worker) -> None:
-            lane = await self._fresh_lane()
-            try:
-                async with asyncio.timeout(CONTROL_SECONDS):
-                    verdict = await kind().judge(lane)
-            except Exception as error:  # noqa: BLE001 - a control that breaks off has found nothing
-                broke = Problem(Kind.LOST, f"broke off: {error!r}\n{lane.broker.tail()}")
-                verdict = Verdict(kind.name, planted=[], sound=[broke])
-            finally:
-                await lane.close()
-            self.verdicts.append(verdict)
-            said = "; ".join(problem.text for problem in verdict.planted)
-            self._say(f"control {verdict.name}: {'found' if verdict.found else 'NOT FOUND'}: {said}")
-            self._note(f"control {verdict.name}, without its fault", verdict.sound)
+    def _control_job(self) -> Job:
+        """All controls, one after the other, in one lane; what they leave behind goes with it."""
+
+        async def job(worker: Worker) -> None:
+            for kind in self._options.controls:
+                self._hear(await worker.control(kind()))
+            await worker.give_up()
 
         return job
+
+    def _hear(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        said = "; ".join(problem.text for problem in verdict.planted)
+        self._say(f"control {verdict.name}: {'found' if verdict.found else 'NOT FOUND'}: {said}")
+        self._note(f"control {verdict.name}, without its fault", verdict.sound)
 
     def _note(self, name: str, problems: Sequence[Problem]) -> None:
         for problem in problems:

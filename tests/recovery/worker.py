@@ -5,10 +5,12 @@ Guarantee: a lane in which something went wrong is given up for a fresh one, so 
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
 from tests.recovery import drive
+from tests.recovery.controls import Control, Verdict
 from tests.recovery.drive import Outcome
 from tests.recovery.lane import Lane
 from tests.recovery.listings import differences
@@ -16,16 +18,17 @@ from tests.recovery.points import Target
 from tests.recovery.run import Kind, Problem, Run
 from tests.recovery.scenarios import Scenario
 
-SETTLE_SECONDS = 3.0  # the settle time: longer than the server needs to notice that a client is gone
+CONTROL_SECONDS = 120.0
 TRIES = 3  # to reach a point that a run did not pass
 TRACE_LINES = 6  # of a traceback, when the suite itself met something
 
 
 class Worker:
-    """`fresh` makes an opened lane; `tag` makes a name that is used once."""
+    """`fresh` makes an opened lane; `tag` makes a name that is used once; `settle` is the settle time in seconds."""
 
-    def __init__(self, fresh: Callable[[], Awaitable[Lane]], tag: Callable[[], str]) -> None:
+    def __init__(self, fresh: Callable[[], Awaitable[Lane]], tag: Callable[[], str], settle: float) -> None:
         self._fresh = fresh
+        self._settle = settle
         self._tag = tag
         self._lane: Lane | None = None
 
@@ -78,6 +81,17 @@ class Worker:
             late = await self._late(scenario, tenant)
             done(Outcome(scenario.name, None, reached=True, problems=late))
 
+    async def control(self, control: Control) -> Verdict:
+        """What the judge says of a negative control; one that breaks off has found nothing."""
+        try:
+            lane = await self.lane()
+            async with asyncio.timeout(CONTROL_SECONDS):
+                return await control.judge(lane)
+        except Exception:  # noqa: BLE001 - as above
+            broke = self._broke()
+            await self.give_up()
+            return Verdict(control.name, planted=[], sound=[broke])
+
     async def _execute(self, scenario: Scenario, tenant: str, target: Target) -> Outcome:
         lane = await self.lane()
         outcome = Outcome(scenario.name, target, reached=False, problems=[])
@@ -110,7 +124,7 @@ class Worker:
         """Take the fixture away, let the settle time pass, and compare with what there was before anything."""
         lane = await self.lane()
         await scenario.clear(lane, tenant)
-        await lane.backend.pause(SETTLE_SECONDS)
+        await lane.backend.pause(self._settle)
         changes = differences(lane.empty, await lane.listing())
         return [Problem(Kind.LEFT_BEHIND if line.startswith("+") else Kind.LOST, f"late: {line}") for line in changes]
 
