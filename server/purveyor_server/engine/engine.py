@@ -146,7 +146,7 @@ class Engine:
         self._wake.clear()
         self._agenda.drop_until(self._clock.now())
         if failpoints.is_off("claim"):  # the recovery suite accepts verbs while nothing works on them
-            self._next_due = self._clock.now() + ASLEEP
+            self._agenda.add(self._clock.now() + ASLEEP)
             return
         for claim in self._slots.claims(self._owner, self._after_tenant):
             asked = self._clock.monotonic()
