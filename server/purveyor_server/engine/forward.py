@@ -197,7 +197,8 @@ class Forward:
         _log.info("step failed", step=step.name, kind=type(error).__name__, detail=error.detail[:500])
         operation = self._journal.operation
         attempts = operation.attempts + 1
-        line = replace(step, unsettled=isinstance(error, Ambiguous), attempts=step.attempts + 1)
+        unsure = isinstance(error, Ambiguous)  # the next run follows without a commit of its own
+        line = replace(step, unsettled=unsure, attempts=step.attempts + unsure)
         if isinstance(error, LeaseEnding):
             await self._journal.park(Waiting.LEASE, 0.0, error.message, steps=(line,))
         over = self._journal.past_deadline

@@ -66,6 +66,7 @@ class Journal:
             weight=target.piece.weight,
             state=StepState.STARTED,
             unsettled=True,
+            attempts=1,
             started_at=self._clock.now(),
         )
 
@@ -87,7 +88,7 @@ class Journal:
 
     async def restart(self, step: Step) -> None:
         """From here on the known-quiet step may have happened again."""
-        again = replace(step, unsettled=True)
+        again = replace(step, unsettled=True, attempts=step.attempts + 1)
         await self.advance(lambda job: transitions.write_step(job, again), "restarted")
         self.remember(again)
 

@@ -152,6 +152,9 @@ class ProviderFacade:
         raise self._unsure(f"did not answer within {seconds:g} s", "time-out")
 
     def _answer(self, task: asyncio.Future[_Answer]) -> _Answer:
+        if task.cancelled():  # by the provider itself: nobody cancelled us
+            self.circuit.abandoned()
+            raise self._unsure("cancelled its own call", "cancelled")
         try:
             answer = task.result()
         except Unreachable:
@@ -160,9 +163,6 @@ class ProviderFacade:
         except ProviderError:
             self.circuit.answered()
             raise
-        except asyncio.CancelledError as error:
-            self.circuit.abandoned()
-            raise self._unsure("cancelled its own call", "CancelledError") from error
         except Exception as error:
             self.circuit.answered()
             _log.error("provider raised an unexpected error", provider=self.ref.name, exc_info=error)
