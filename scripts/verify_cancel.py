@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="cancels per kind")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind")
     options = parser.parse_args(argv)
+    early, bare = asyncio.run(_early(options.calls))
     results, planted = asyncio.run(_run(options.kind or list(KINDS), options.calls))
+    print(f"cancelled before the handler: {early.slope:+.1f} B/call here, {bare.slope:+.1f} with grpc.aio alone")
     told = "; ".join(f"{result.kind} {result.calls} calls {result.slope:+.1f} B/call" for result in results)
     found = f"planted leak {planted.slope:+.1f} B/call {'found' if planted.leaks else 'NOT FOUND'}"
     print(f"verify-cancel: {told}; limit {LIMIT:.0f} B/call; {found}")
@@ -35,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _run(kinds: list[str], calls: int) -> tuple[list[Result], Result]:
     results = [await measure(kind, calls, tell=_tell) for kind in kinds]
-    return results, await measure("stream", calls, leaky=True, tell=_tell)
+    return results, await measure("stream", calls, mode="leaky", tell=_tell)
+
+
+async def _early(calls: int) -> tuple[Result, Result]:
+    """What grpc.aio itself keeps of calls that never reach a handler, with our server and without it."""
+    return await measure("early", calls, tell=_tell), await measure("early", calls, mode="bare", tell=_tell)
 
 
 def _tell(line: str) -> None:

@@ -18,6 +18,7 @@ from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.rpc import RpcServer, RpcSettings
 from purveyor_server.security.sealing import Sealer
+from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.store.sqlite.store import open_store
 from purveyor_server.watch.operations import OperationHub
@@ -40,10 +41,11 @@ SERVICE = Service(id="svc", name="service", description="Things.", plans=(SMALL,
 class Whole:
     """The parts of a running broker; `world` is its backend."""
 
-    def __init__(self, world: World, server: RpcServer, engine: Engine) -> None:
+    def __init__(self, world: World, server: RpcServer, engine: Engine, store: Store) -> None:
         self.world = world
         self.server = server
         self.engine = engine
+        self.store = store
 
     @property
     def address(self) -> str:
@@ -86,7 +88,7 @@ async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, wor
         await server.start()
         if work:
             await engine.start()
-        yield Whole(world, server, engine)
+        yield Whole(world, server, engine, store)
         await server.drain(GRACE_SECONDS)
     finally:
         if work:
