@@ -311,3 +311,40 @@ async def test_credentials_of_a_sibling_are_refused(tmp_path: Path) -> None:
 
         await b.ended(await b.unbind("b1"))
         assert (await b.ended(await b.bind("b3"))).state is OperationState.SUCCEEDED
+
+
+async def test_a_removal_takes_over_a_cleanup(tmp_path: Path) -> None:
+    """The clean-up of a failed update ends before the deletion begins, so nothing is made anew behind it."""
+    async with bench(tmp_path) as b:
+        await b.ended(await b.provision())
+        b.world.plant("grant.ensure", Permanent("no"), Permanent("no way back"))
+        await b.ended(await b.update({"size": 2}))
+        gate = asyncio.Event()
+        b.world.plant("grant.ensure", gate)
+        b.world.entered["grant.ensure"].clear()
+        await asyncio.wait_for(b.world.entered["grant.ensure"].wait(), 5)
+        (cleanup,) = await b.cleanups()
+        removal = await b.deprovision(over=cleanup)
+        gate.set()
+
+        assert (await b.ended(removal)).state is OperationState.SUCCEEDED
+        assert (await b.ended(cleanup)).state is OperationState.CANCELLED
+        assert b.world.things == {}
+        assert len(await b.cleanups()) == 1
+
+
+async def test_no_cleanup_is_made_beside_a_removal(tmp_path: Path) -> None:
+    """What an update could not put back, while its instance is being removed, is the removal's to take away."""
+    async with bench(tmp_path) as b:
+        await b.ended(await b.provision())
+        gate = asyncio.Event()
+        b.world.plant("grant.ensure", gate, Permanent("no way back"))
+        b.world.entered["grant.ensure"].clear()
+        update = await b.update({"size": 2})
+        await asyncio.wait_for(b.world.entered["grant.ensure"].wait(), 5)
+        removal = await b.deprovision(over=update)
+        gate.set()
+
+        assert (await b.ended(removal)).state is OperationState.SUCCEEDED
+        assert b.world.things == {}
+        assert await b.cleanups() == ()

@@ -265,6 +265,7 @@ class Forward:
             steps=(result,) if result is not None else (),
             secrets=secrets,
             outputs={line.name: line.outputs for line in lines if line.make is Make.ENSURE},
+            plan_name=self._assigned.plan_name,
         )
         if self._journal.operation.verb is not Verb.BIND:
             return ending

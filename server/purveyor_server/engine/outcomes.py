@@ -50,6 +50,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     unique: tuple[UniqueMark, ...] = ()
     outputs: dict[str, dict[str, Json]] = {}
     endpoints: tuple[Endpoint, ...] = ()
+    plan_name: str = ""
     left: tuple[CleanupStep, ...] = ()
     unfinished: tuple[str, ...] = ()
     cleanup_delay: timedelta = timedelta(0)
@@ -63,9 +64,16 @@ def finish(job: Job, ending: Ending) -> Writes:
     operation = ended(job.operation, job.now, ending.state, ending.failure)
     operation = msgspec.structs.replace(operation, cleanup_required=_names(ending))
     writes = _RESOURCES[operation.verb](job, operation, ending)
-    cleanup = (_cleanup(job, operation, ending),) if ending.left else ()
+    cleanup = (_cleanup(job, operation, ending),) if ending.left and not _being_removed(job, operation) else ()
     operations = (operation, *_dependents(job, operation), *_superseded(job, operation), *cleanup)
     return msgspec.structs.replace(writes, operations=operations, steps=ending.steps)
+
+
+def _being_removed(job: Job, operation: Operation) -> bool:
+    """True when a removal has been accepted that takes away what is left: a clean-up beside it could make things anew."""
+    if job.binding is not None and operation.binding_uid:
+        return job.binding.state is BindingState.UNBINDING
+    return job.instance is not None and job.instance.state is InstanceState.DEPROVISIONING
 
 
 def _dependents(job: Job, operation: Operation) -> tuple[Operation, ...]:
@@ -153,7 +161,7 @@ def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
     removing = instance.state is InstanceState.DEPROVISIONING
     if ending.state is OperationState.SUCCEEDED:
         changes: dict[str, Json] = {"applied": operation.want, "outputs": {**instance.outputs, **ending.outputs}}
-        changes |= {"usable": True, "cleanup_required": ()}
+        changes |= {"usable": True, "cleanup_required": (), "plan_name": ending.plan_name or instance.plan_name}
     elif operation.past_pivot:
         changes = {"usable": False, "cleanup_required": _names(ending)}
         if not removing:
@@ -226,7 +234,12 @@ def _unbind(job: Job, _operation: Operation, ending: Ending) -> Writes:
 
 
 def _clean(job: Job, operation: Operation, ending: Ending) -> Writes:
-    """The end of a CLEANUP: the record forgets what is gone; an update that was put back is usable again."""
+    """The end of a CLEANUP: the record forgets what is gone; an update that was put back is usable again.
+
+    One that was taken over has nothing to say: the removal has.
+    """
+    if ending.state is OperationState.CANCELLED:
+        return Writes()
     names = _names(ending)
     if operation.binding_uid:
         binding = _binding(job)

@@ -44,7 +44,7 @@ class Runner(NamedTuple):
 
     async def _turn(self, turn: TurnBack) -> None:
         operation = self.journal.operation
-        if operation.taken_over_by and operation.verb in {Verb.PROVISION, Verb.BIND}:
+        if operation.taken_over_by and operation.verb in {Verb.PROVISION, Verb.BIND, Verb.CLEANUP}:
             return await self._end_taken_over(turn)
         budget = timedelta(seconds=self.settings.rollback_budget)
         await self.journal.advance(lambda job: transitions.turn_back(job, turn.step, turn.failure, budget), "turn_back")

@@ -61,6 +61,7 @@ class Assignment(msgspec.Struct, frozen=True):
     claimed: Claimed
     work: Work
     provider: ProviderRef
+    plan_name: str  # of the wanted settings, "" when there are none
     uid: str  # whose names, secrets and marker: the binding's in binding work, else the instance's
 
     @property
@@ -78,4 +79,6 @@ def assignment(claimed: Claimed) -> Assignment:
     plan = claimed.plans.get(claimed.binding.plan if claimed.binding is not None else settings.plan)
     if plan is None:
         raise MissingPlanError(settings.plan)
-    return Assignment(claimed, work, plan.provider, operation.binding_uid or operation.instance_uid)
+    wanted = claimed.plans.get(about.want.plan) if about.want is not None else None
+    name = wanted.plan_name if wanted is not None else ""
+    return Assignment(claimed, work, plan.provider, name, operation.binding_uid or operation.instance_uid)

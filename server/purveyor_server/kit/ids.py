@@ -13,18 +13,29 @@ import time
 
 _lock = threading.Lock()
 _last = 0
+_pool = b""
+_BYTES = 10
 
 
 def new_id() -> str:
     """A new UUIDv7 in its canonical 36-character form, strictly greater than every earlier one of this process."""
     global _last  # noqa: PLW0603 - one counter per process is the point
-    stamp = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    value = stamp & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
     with _lock:
+        stamp = (time.time_ns() // 1_000_000) << 80 | _random()
+        value = stamp & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
         if value <= _last:
             value = _next_after(_last)
         _last = value
     return _canonical(value)
+
+
+def _random() -> int:
+    """80 random bits from a pool: a system call for each id was the dearest part of accepting a verb."""
+    global _pool  # noqa: PLW0603 - guarded by the lock
+    if len(_pool) < _BYTES:
+        _pool = secrets.token_bytes(_BYTES * 512)
+    bits, _pool = _pool[:_BYTES], _pool[_BYTES:]
+    return int.from_bytes(bits, "big")
 
 
 def _next_after(value: int) -> int:

@@ -295,7 +295,11 @@ class Provider(Protocol):
         ...
 
     def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:
-        """The steps of `work`. Pure; asked again after every step; the finished prefix must stay the same."""
+        """The steps of `work`. Pure; asked again after every step; the finished prefix must stay the same.
+
+        A DEPROVISION names every piece that any plan of this instance can have made, whatever its settings were: it may
+        take over from an operation that had begun something else.
+        """
         ...
 
     def credentials(self, work: Work, done: Mapping[str, Outputs], secrets: Mapping[str, Secret]) -> Credentials:
