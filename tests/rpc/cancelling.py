@@ -111,12 +111,12 @@ async def server_process(*, mode: str) -> AsyncIterator[Server]:
 async def measure(
     kind: str, calls: int, *, chunks: int = 10, mode: str = "", tell: Callable[[str], None] = lambda _: None
 ) -> Result:
-    """Cancel `calls` calls of `kind` in `chunks`, after a fifth as many for warm-up."""
+    """Cancel `calls` calls of `kind` in `chunks`, after half as many for warm-up."""
     async with server_process(mode=mode) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
         operation_id = await _provision(stub)
         one = {"early": _cancel_early, "read": _cancel_reads, "wait": _cancel_waits, "stream": _cancel_streams}[kind]
-        await _chunk(one, stub, operation_id, calls // 5)
+        await _chunk(one, stub, operation_id, calls // 2)
         points = [(0.0, await server.resident())]
         for number in range(1, chunks + 1):
             await _chunk(one, stub, operation_id, calls // chunks)
