@@ -63,14 +63,16 @@ def read_options(argv: Sequence[str] | None) -> Options:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice by --limit")
     parser.add_argument("--lanes", type=int, default=2, help="brokers at once")
+    parser.add_argument("--list", action="store_true", help="find and print the points, kill at none")
     parser.add_argument("--no-controls", action="store_true", help="without the planted faults")
     given = parser.parse_args(argv)
     return Options(
         scenarios=[known[name] for name in given.scenario] if given.scenario else scenarios.ALL,
-        controls=() if given.no_controls else controls.ALL,
+        controls=() if given.no_controls or given.list else controls.ALL,
         point=given.point,
         limit=given.limit,
         seed=given.seed,
+        only_list=given.list,
         lanes=given.lanes,
     )
 

@@ -60,10 +60,15 @@ class Broker:
         draft.write_text(f"{plan}\n{trace or ''}\n", encoding="utf-8")
         draft.replace(self._plan)
 
-    async def start(self, plan: str = "") -> None:
+    @property
+    def was_killed(self) -> bool:
+        """Whether the last process ended by kill -9."""
+        return self._process is not None and self._process.returncode == -signal.SIGKILL
+
+    async def start(self, plan: str = "", trace: Path | None = None) -> None:
         """Start with `plan` armed and wait until it listens; one that runs is killed first. Raises BrokerError."""
         await self.close()
-        self.arm(plan)
+        self.arm(plan, trace)
         environment = dict(os.environ) | {FILE_VARIABLE: str(self._plan)}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

@@ -59,7 +59,8 @@ async def _drive(lane: Lane, scenario: Scenario, run: Run, target: Target | None
         if target is not None and target.phase == number:
             reached = await _kill(lane, scenario, run, target)
         else:
-            lane.broker.arm(phase.plan, traces[number] if traces else None)
+            trace = traces[number] if traces else None
+            await lane.start_broker(phase.plan, trace) if phase.starts else lane.broker.arm(phase.plan, trace)
             await phase.act(run)
     lane.broker.arm("")
     await _judge(lane, scenario, run)
@@ -69,9 +70,7 @@ async def _drive(lane: Lane, scenario: Scenario, run: Run, target: Target | None
 async def _kill(lane: Lane, scenario: Scenario, run: Run, target: Target) -> bool:
     """Do the target's phase with the kill armed; after the death restart, and do again what was done so far."""
     phase = scenario.phases[target.phase]
-    lane.broker.arm(",".join(filter(None, (phase.plan, target.plan))))
-    died = await lane.dies_during(phase.act(run))
-    if not died:
+    if not await _dies(lane, phase, run, ",".join(filter(None, (phase.plan, target.plan)))):
         lane.broker.arm(phase.plan)
         return False
     await lane.start_broker(phase.plan)
@@ -81,6 +80,14 @@ async def _kill(lane: Lane, scenario: Scenario, run: Run, target: Target) -> boo
     run.repeating = True
     await _again(scenario.phases[: target.phase + 1], run)
     return True
+
+
+async def _dies(lane: Lane, phase: Phase, run: Run, plan: str) -> bool:
+    if phase.starts and await lane.dies_starting(plan):
+        return True
+    if not phase.starts:
+        lane.broker.arm(plan)
+    return await lane.dies_during(phase.act(run))
 
 
 def must_be_stored(target: Target) -> bool:

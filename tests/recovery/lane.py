@@ -18,7 +18,7 @@ from purveyor_server.domain.names import outside_name
 from purveyor_server.providers.postgresql.cluster import ADMIN, SUPERUSER, Folders, load_state
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
 from purveyor_server.providers.postgresql.pieces import DATABASE, GROUP, LOGIN
-from tests.recovery.broker import Broker
+from tests.recovery.broker import Broker, BrokerError
 from tests.recovery.listings import Backend, Listing, Target, differences, files, processes
 
 ACT_SECONDS = 60.0
@@ -121,11 +121,11 @@ class Lane:
         values = {"data": self.data, "catalog": catalog, "socket": self.broker.socket}
         self.broker.config.write_text(CONFIGURATION.format(**values), encoding="utf-8")
 
-    async def start_broker(self, plan: str = "") -> None:
+    async def start_broker(self, plan: str = "", trace: Path | None = None) -> None:
         """Start or start again; clients of the dead one are dropped."""
         await self.drop_clients()
         self._started_at = time.time()
-        await self.broker.start(plan)
+        await self.broker.start(plan, trace)
 
     async def dies_during(self, act: Coroutine[Any, Any, None]) -> bool:
         """Do `act` while the broker may be killed. True when it died; else `act` was finished, or its failure is raised."""
@@ -134,8 +134,10 @@ class Lane:
             await asyncio.wait({task, death}, timeout=ACT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not death.done():
                 await asyncio.wait({death}, timeout=LATE_SECONDS)
-            if death.done():
+            if death.done() and self.broker.was_killed:
                 return True
+            if death.done():
+                await asyncio.wait({task}, timeout=ACT_SECONDS)  # the act itself stopped it
             if not task.done():
                 raise TimeoutError(f"nothing came to its end, and the broker lives: {self.broker.tail()}")
             task.result()
@@ -144,6 +146,16 @@ class Lane:
             task.cancel()
             death.cancel()
             await asyncio.gather(task, death, return_exceptions=True)
+
+    async def dies_starting(self, plan: str) -> bool:
+        """Start with `plan` armed; True when it was killed before it listened."""
+        try:
+            await self.start_broker(plan)
+        except BrokerError:
+            if self.broker.was_killed:
+                return True
+            raise
+        return False
 
     def client(self, tenant: str) -> Client:
         """A client of the running broker."""

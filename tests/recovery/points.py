@@ -1,20 +1,21 @@
 """Which points a scenario passes, and which of them are worth a run.
 
-Guarantee: every hit that a trace shows of a store command, a context call, an outside call or a piece is a target, the nth
-hit of a point apart from the first. Left out, by name: commands that background loops send at times of their own (lease,
-progress, retention), and of each labelled command the point without its label, which is the same moment.
+Guarantee: every hit that a trace shows of a store command, a context call, an outside call or a settle is a target, the nth
+hit of a point apart from the first. Left out because they cannot differ from a target, or change nothing that a restart
+reads: a labelled command's point without its label (the same moment), the points around a whole piece (between the store
+command before and the outside call after them nothing happens), lease renewals and progress (void after a restart).
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-BACKGROUND = ("store.renew", "store.progress", "store.retain", "store.release", "store.wake", "store.apply_catalog",
-              "store.put_meta")  # fmt: skip
-FIRST_ONLY = ("store.claim",)  # how often it is sent depends on when the engine wakes up
+BACKGROUND = re.compile(r"store\.(renew|progress|wake)|piece\.\w+\.(ensure|absent)")
+FIRST_ONLY = ("store.claim", "store.retain")  # how often they are sent depends on when somebody wakes up
 MOMENTS = ("before", "during", "after")
 LABELLED_PARTS = 4  # store.<command>.<label>.<moment>
 
@@ -48,7 +49,7 @@ def targets(phase: int, trace: Iterable[str]) -> list[Target]:
     found = []
     for line in lines:
         command = line.rpartition(".")[0]
-        if command in BACKGROUND or command in labelled:
+        if BACKGROUND.fullmatch(command) or command in labelled:
             continue
         counts[line] += 1
         if counts[line] == 1 or command not in FIRST_ONLY:

@@ -6,6 +6,8 @@ the end; `give_back` leaves the lane as it was before the run.
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -24,10 +26,14 @@ Act = Callable[[Run], Coroutine[Any, Any, None]]
 
 
 class Phase(NamedTuple):
-    """A part of a scenario in which the broker may be killed; `plan` is armed in it besides the kill."""
+    """A part of a scenario in which the broker may be killed; `plan` is armed in it besides the kill.
+
+    With `starts` the broker is started for it, so that the points of the start are among its own.
+    """
 
     act: Act
     plan: str = ""
+    starts: bool = False
 
 
 class Scenario:
@@ -370,6 +376,80 @@ class CleanUp(Scenario):
         run.check("the instance", await run.state(), "FAILED")
 
 
+class RetryBind(Bind):
+    """A bind whose call fails in an unknown way: it waits, settles and is made again."""
+
+    name = "retry-bind"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.act, "outside.make_login.before=error"),)
+
+
+class FirstStart(Provision):
+    """The very first start, on an empty data directory."""
+
+    name = "first-start"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.act, starts=True),)
+
+    async def prepare(self, run: Run) -> None:
+        await run.lane.broker.close()
+        await asyncio.to_thread(shutil.rmtree, run.lane.data)
+
+    async def act(self, run: Run) -> None:
+        await (await run.client()).catalog()
+
+    async def judge(self, run: Run) -> None:
+        await run.end(await run.provision(WANTED), "provision")
+        await super().judge(run)
+
+
+class Resume(Provision):
+    """The start after a crash, with an operation to resume: killed again in the middle of the recovery."""
+
+    name = "resume"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(work, starts=True),)
+
+    async def prepare(self, run: Run) -> None:
+        await crash(run, "outside.create_database.during=kill", self._ask, ASLEEP)
+        await run.lane.broker.close()
+
+    async def _ask(self, run: Run) -> None:
+        await run.provision(WANTED)
+
+
+class Stop(Provision):
+    """A graceful stop with an operation in flight."""
+
+    name = "stop"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.act, ASLEEP),)
+
+    async def prepare(self, run: Run) -> None:
+        run.lane.broker.arm(ASLEEP)
+        await run.provision(WANTED)
+
+    async def act(self, run: Run) -> None:
+        if run.repeating:
+            return
+        code = await run.lane.broker.stop()
+        if not run.lane.broker.was_killed:
+            run.check("the exit code", code, 0)
+            await run.lane.start_broker(ASLEEP)
+
+    async def judge(self, run: Run) -> None:
+        await run.end_all()
+        await super().judge(run)
+
+
 async def crash(run: Run, plan: str, ask: Act, then: str) -> None:
     """Bring the broker down by `plan` while what `ask` asks for is done, and up again with the plan `then`; ask again."""
     run.lane.broker.arm(plan)
@@ -389,4 +469,5 @@ ALL: tuple[type[Scenario], ...] = (
     RollbackProvision, RollbackUpdate, RollbackBind, CleanUp,
     CancelProvision, CancelUpdate, CancelBind,
     TakeOverProvision, TakeOverUpdate, TakeOverBind,
+    RetryBind, FirstStart, Resume, Stop,
 )  # fmt: skip

@@ -38,6 +38,7 @@ class Options(NamedTuple):
     point: str = ""
     limit: int = 0
     seed: int = 0
+    only_list: bool = False
     settle: float = 3.0  # longer than the server needs to notice that a client is gone
     lanes: int = 2
 
@@ -127,6 +128,10 @@ class Suite:
 
     def _choose(self, found: list[Target]) -> list[Target]:
         options = self._options
+        if options.only_list:
+            for target in found:
+                self._say(f"  {target}")
+            return []
         chosen = [target for target in found if re.search(options.point, str(target))]
         if options.limit:
             chosen = stratified(chosen, options.limit, options.seed + len(self._left), self._chance)

@@ -48,6 +48,14 @@ def test_an_error_comes_at_the_nth_hit_and_only_then() -> None:
     failpoints.hit("a")
 
 
+def test_a_point_may_have_several_actions() -> None:
+    ended = run(
+        "try:\n f.hit('a')\nexcept f.FailpointError: print('error')\nf.hit('a')", PURVEYOR_FAILPOINTS="a=error,a=kill:2"
+    )
+
+    assert ended.returncode == -signal.SIGKILL
+
+
 def test_a_safeguard_is_off_while_armed() -> None:
     failpoints.arm("settle=off, other=kill:9")
 

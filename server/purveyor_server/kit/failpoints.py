@@ -3,7 +3,8 @@
 Guarantee: nothing happens unless a plan was armed, by `arm()` in a test or by the environment variables
 `PURVEYOR_FAILPOINTS...` in a server process; an unarmed point costs one attribute look-up.
 A plan is a comma-separated list of `point=action[:nth]`: the action runs at the nth hit (1 by default) of the point and
-only then. Actions: `kill` (SIGKILL to the own process, the `kill -9` of the recovery suite), `error` (raises
+only then. A point may stand there more than once.
+Actions: `kill` (SIGKILL to the own process, the `kill -9` of the recovery suite), `error` (raises
 `FailpointError`), and `off` (`is_off(point)` is true: used by negative controls to switch a safeguard off; every hit).
 `PURVEYOR_FAILPOINTS_TRACE` names a file to which each hit appends a line; the recovery suite counts its points with it.
 `PURVEYOR_FAILPOINTS_FILE` names a file that holds the plan in its first line and the trace file in its second: it is read
@@ -30,14 +31,14 @@ class FailpointError(RuntimeError):
 
 class _Plan:
     def __init__(self, text: str = "", trace: str = "") -> None:
-        self.actions: dict[str, tuple[str, int]] = {}
+        self.actions: dict[str, dict[int, str]] = {}  # point -> hit -> action
         self.hits: Counter[str] = Counter()
         self.trace = Path(trace) if trace else None
         self.lock = threading.Lock()
         for entry in filter(None, (part.strip() for part in text.split(","))):
             point, _, action = entry.partition("=")
             verb, _, nth = action.partition(":")
-            self.actions[point] = (verb or "kill", int(nth or "1"))
+            self.actions.setdefault(point, {})[int(nth or "1")] = verb or "kill"
 
     @property
     def armed(self) -> bool:
@@ -50,11 +51,14 @@ class _Plan:
             if self.trace is not None:
                 with self.trace.open("a", encoding="utf-8") as trace:
                     trace.write(point + "\n")
-        verb, nth = self.actions.get(point, ("", 0))
-        if verb == "kill" and count == nth:
+        action = self.actions.get(point, {}).get(count)
+        if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if verb == "error" and count == nth:
+        if action == "error":
             raise FailpointError(point)
+
+    def is_off(self, point: str) -> bool:
+        return "off" in self.actions.get(point, {}).values()
 
 
 class _PlanFile(_Plan):
@@ -86,6 +90,10 @@ class _PlanFile(_Plan):
         self.follow()
         super().hit(point)
 
+    def is_off(self, point: str) -> bool:
+        self.follow()
+        return super().is_off(point)
+
 
 def _from_environment() -> _Plan:
     if path := os.environ.get(FILE_VARIABLE, ""):
@@ -112,8 +120,4 @@ def hit(point: str) -> None:
 
 def is_off(point: str) -> bool:
     """True when a negative control switched the safeguard `point` off."""
-    if not armed:
-        return False
-    if isinstance(_plan, _PlanFile):
-        _plan.follow()
-    return _plan.actions.get(point, ("", 0))[0] == "off"
+    return armed and _plan.is_off(point)
