@@ -13,7 +13,8 @@ import shutil
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,17 @@ class Options(NamedTuple):
     lanes: int = 2
 
 
+@contextmanager
+def base_folder() -> Iterator[Path]:
+    """A folder for lanes, removed at the end; the PostgreSQL server's user may pass through."""
+    base = Path(tempfile.mkdtemp(prefix="purveyor-crash-"))
+    try:
+        base.chmod(0o711)
+        yield base
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
 class Suite:
     """One pass over everything that `options` choose; `say` gets lines of progress."""
 
@@ -65,7 +77,8 @@ class Suite:
     def clean(self) -> bool:
         """Whether nothing is wrong, every point was reached and every planted fault was found."""
         found = sum(verdict.found for verdict in self.verdicts)
-        return not self.problems and not self.missed and found == len(self._options.controls)
+        ran = self.runs > 0 or self._options.only_list
+        return ran and not self.problems and not self.missed and found == len(self._options.controls)
 
     @property
     def summary(self) -> str:
@@ -78,15 +91,11 @@ class Suite:
 
     async def run(self) -> None:
         """Everything. What it finds is in `problems`, `missed` and `verdicts`."""
-        self._base = Path(tempfile.mkdtemp(prefix="purveyor-crash-"))
-        self._base.chmod(0o711)  # the PostgreSQL server's user passes through
-        try:
+        with base_folder() as self._base:
             await self._work(deque(self._trace_job(kind) for kind in self._options.scenarios))
             if self._options.controls:
                 self._jobs.appendleft(self._control_job())
             await self._work(self._jobs)
-        finally:
-            shutil.rmtree(self._base, ignore_errors=True)
 
     async def _work(self, queue: deque[Job]) -> None:
         async with asyncio.TaskGroup() as group:
