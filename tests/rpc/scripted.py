@@ -79,7 +79,7 @@ class ScriptedDoor:
     """The use-cases, by script."""
 
     def __init__(self) -> None:
-        self.script: dict[str, Any] = {"newest_operation": None}
+        self.script: dict[str, Any] = {"newest_operations": {}}
         self.seen: dict[str, list[tuple[Any, ...]]] = {}
         self.signals = Signals()
         self.watched: asyncio.Queue[tuple[OperationDetails, bool] | Exception | None] = asyncio.Queue()

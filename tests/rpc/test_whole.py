@@ -68,6 +68,10 @@ async def test_from_nothing_to_nothing(stub: Stub, broker: Whole) -> None:
         again = await stub.GetCredentials(pb.GetCredentialsRequest(tenant="t", instance_id="orders", binding_id="app"))
         assert again.credentials == bound.credentials
         assert again.binding.binding_id == "app"
+        (listed,) = (await stub.ListInstances(pb.ListInstancesRequest(tenant="t"))).instances
+        assert listed.last_operation == made.instance.last_operation
+        (shown,) = (await stub.ListBindings(pb.ListBindingsRequest(tenant="t"))).bindings
+        assert shown.last_operation.verb == operation_pb2.Operation.VERB_BIND
 
         unbind = pb.UnbindRequest(tenant="t", instance_id="orders", binding_id="app")
         unbind.wait.FromSeconds(20)

@@ -32,6 +32,7 @@ async def test_no_read_shows_a_row_of_another_tenant(store: Store, scope: Scope)
     assert await store.binding(scope, "acme", "db", "app") is None
     assert await store.bindings(scope, "acme", "db", (), ALL) == ()
     assert await store.operation(scope, operation_id) is None
+    assert await store.operations_named(scope, [operation_id]) == ()
     assert await store.operations(scope, "acme", (), ALL) == ()
     assert await store.steps(scope, operation_id) == ()
 
@@ -39,6 +40,7 @@ async def test_no_read_shows_a_row_of_another_tenant(store: Store, scope: Scope)
 @pytest.mark.parametrize("scope", [OWNER, SYSTEM])
 async def test_every_read_shows_the_rows_of_the_scope(store: Store, scope: Scope) -> None:
     operation_id = await filled(store)
+    assert len(await store.operations_named(scope, [operation_id, "nobody"])) == 1
     assert await store.instance(scope, "acme", "db") is not None
     assert len(await store.instances(scope, "acme", (), ALL)) == 1
     assert await store.binding(scope, "acme", "db", "app") is not None

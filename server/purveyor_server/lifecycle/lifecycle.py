@@ -8,7 +8,7 @@ Limit: knows no wire format and no provider; work is the engine's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 from purveyor_server.domain.catalog import Catalog
@@ -125,9 +125,9 @@ class Lifecycle:
         """A page of `Binding`."""
         return await reads.list_bindings(self._parts, caller, listing)
 
-    async def newest_operation(self, caller: Caller, record: Instance | Binding) -> Operation | None:
-        """The last operation of a record that was answered to this caller."""
-        return await reads.newest_operation(self._parts, caller, record)
+    async def newest_operations(self, caller: Caller, records: Sequence[Instance | Binding]) -> dict[str, Operation]:
+        """The last operations of records that were answered to this caller, by id."""
+        return await reads.newest_operations(self._parts, caller, records)
 
     async def get_credentials(self, caller: Caller, tenant: str, instance_id: str, binding_id: str) -> dict[str, Json]:
         """Credentials of an ACTIVE binding, for readers of credentials and for its creator."""

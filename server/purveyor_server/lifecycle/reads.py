@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from purveyor_server.domain import filters
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.errors import binding_not_found, instance_not_found
@@ -80,7 +82,13 @@ async def list_bindings(parts: Parts, caller: Caller, listing: Listing) -> PageO
     return page_of(parts, question, found, page.limit, lambda binding: binding.uid)
 
 
-async def newest_operation(parts: Parts, caller: Caller, record: Instance | Binding) -> Operation | None:
-    """The last operation of a record that the caller has read; None when its retention is over."""
-    scope = parts.door.enter(caller, Action.GET_OPERATION, record.tenant)
-    return await parts.store.operation(scope, record.last_operation) if record.last_operation else None
+async def newest_operations(
+    parts: Parts, caller: Caller, records: Sequence[Instance | Binding]
+) -> dict[str, Operation]:
+    """The last operations of records that the caller has read, by id; one that is past its retention is not there."""
+    named = {record.last_operation for record in records if record.last_operation}
+    if not named:
+        return {}
+    scope = parts.door.enter(caller, Action.GET_OPERATION, records[0].tenant)
+    found = await parts.store.operations_named(scope, sorted(named))
+    return {operation.operation_id: operation for operation in found}

@@ -7,6 +7,7 @@ Guarantee: no rule of the business lives here; whatever a use-case raises goes t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -68,11 +69,14 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         instance = await self._use_cases.get_instance(
             caller, request.tenant, request.instance_id, show_deleted=request.show_deleted
         )
-        return pb.GetInstanceResponse(instance=encode_instance(instance, await self._newest(caller, instance)))
+        newest = await self._newest(caller, (instance,))
+        return pb.GetInstanceResponse(instance=encode_instance(instance, newest.get(instance.last_operation)))
 
     async def ListInstances(self, request: pb.ListInstancesRequest, context: Any) -> pb.ListInstancesResponse:
-        page = await self._use_cases.list_instances(current_caller(), requests.decode_listing(request))
-        instances = [encode_instance(instance) for instance in page.items]
+        caller = current_caller()
+        page = await self._use_cases.list_instances(caller, requests.decode_listing(request))
+        newest = await self._newest(caller, page.items)
+        instances = [encode_instance(instance, newest.get(instance.last_operation)) for instance in page.items]
         return self._bounded(pb.ListInstancesResponse(instances=instances, next_page_token=page.next_page_token))
 
     async def Bind(self, request: pb.BindRequest, context: Any) -> pb.BindResponse:
@@ -91,11 +95,14 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         binding = await self._use_cases.get_binding(
             caller, request.tenant, request.instance_id, request.binding_id, show_deleted=request.show_deleted
         )
-        return pb.GetBindingResponse(binding=encode_binding(binding, await self._newest(caller, binding)))
+        newest = await self._newest(caller, (binding,))
+        return pb.GetBindingResponse(binding=encode_binding(binding, newest.get(binding.last_operation)))
 
     async def ListBindings(self, request: pb.ListBindingsRequest, context: Any) -> pb.ListBindingsResponse:
-        page = await self._use_cases.list_bindings(current_caller(), requests.decode_listing(request))
-        bindings = [encode_binding(binding) for binding in page.items]
+        caller = current_caller()
+        page = await self._use_cases.list_bindings(caller, requests.decode_listing(request))
+        newest = await self._newest(caller, page.items)
+        bindings = [encode_binding(binding, newest.get(binding.last_operation)) for binding in page.items]
         return self._bounded(pb.ListBindingsResponse(bindings=bindings, next_page_token=page.next_page_token))
 
     async def GetCredentials(self, request: pb.GetCredentialsRequest, context: Any) -> pb.GetCredentialsResponse:
@@ -148,9 +155,12 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
             async for details, silent in newest:
                 await call.write(pb.WatchOperationResponse(operation=_details(caller, details), heartbeat=silent))
 
-    async def _newest(self, caller: Caller, record: Instance | Binding) -> operation_pb2.Operation | None:
-        newest = await self._use_cases.newest_operation(caller, record)
-        return None if newest is None else encode_operation(newest, for_operator=Role.OPERATOR in caller.roles)
+    async def _newest(
+        self, caller: Caller, records: Sequence[Instance | Binding]
+    ) -> dict[str, operation_pb2.Operation]:
+        newest = await self._use_cases.newest_operations(caller, records)
+        for_operator = Role.OPERATOR in caller.roles
+        return {name: encode_operation(operation, for_operator=for_operator) for name, operation in newest.items()}
 
     def _bounded(self, answer: Answer) -> Answer:
         """`answer`, unless the transport would refuse it without a reason."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -40,7 +40,9 @@ class UseCases(Protocol):
         self, caller: Caller, tenant: str, instance_id: str, binding_id: str, *, show_deleted: bool = False
     ) -> Binding: ...
     async def list_bindings(self, caller: Caller, listing: Listing) -> PageOf: ...
-    async def newest_operation(self, caller: Caller, record: Instance | Binding) -> Operation | None: ...
+    async def newest_operations(
+        self, caller: Caller, records: Sequence[Instance | Binding]
+    ) -> dict[str, Operation]: ...
     async def get_credentials(
         self, caller: Caller, tenant: str, instance_id: str, binding_id: str
     ) -> dict[str, Json]: ...

@@ -330,6 +330,10 @@ class Reads(Protocol):
         """One operation."""
         ...
 
+    async def operations_named(self, scope: Scope, operation_ids: Sequence[str]) -> tuple[Operation, ...]:
+        """Those of the named operations that there are, in no order; at most a page of names."""
+        ...
+
     async def operations(self, scope: Scope, tenant: str, where: Filter, page: Page) -> tuple[Operation, ...]:
         """Operations of a tenant by operation_id (creation order)."""
         ...

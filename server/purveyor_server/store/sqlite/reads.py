@@ -24,6 +24,7 @@ _INSTANCES = _SQL["instances"]
 _BINDING = _SQL["binding"]
 _BINDINGS = _SQL["bindings"]
 _OPERATION = _SQL["operation"]
+_OPERATIONS_NAMED = _SQL["operations_named"]
 _OPERATIONS = _SQL["operations"]
 _OF_INSTANCE_ID = _SQL["of_instance_id"]
 _STEPS = _SQL["steps"]
@@ -92,6 +93,10 @@ class SqliteReads:
 
     async def operation(self, scope: Scope, operation_id: str) -> Operation | None:
         return await self._one(rows.decode_operation, _OPERATION, (operation_id, _tenants(scope)))
+
+    async def operations_named(self, scope: Scope, operation_ids: Sequence[str]) -> tuple[Operation, ...]:
+        names = msgspec.json.encode(list(operation_ids)).decode()
+        return await self._decoded(rows.decode_operation, _OPERATIONS_NAMED, (names, _tenants(scope)))
 
     async def operations(self, scope: Scope, tenant: str, where: Filter, page: Page) -> tuple[Operation, ...]:
         extra, values = conditions(where, OPERATION_COLUMNS)

@@ -33,6 +33,10 @@ SELECT body FROM bindings WHERE tenant = ? AND uid > ?;
 SELECT body FROM operations
 WHERE operation_id = ?1 AND (?2 IS NULL OR tenant IN (SELECT value FROM json_each(?2)));
 
+-- name: operations_named
+SELECT body FROM operations
+WHERE operation_id IN (SELECT value FROM json_each(?1)) AND (?2 IS NULL OR tenant IN (SELECT value FROM json_each(?2)));
+
 -- name: operations
 SELECT body FROM operations WHERE tenant = ? AND operation_id > ?;
 
