@@ -152,11 +152,24 @@ class Lifecycle:
         return await operations.wait_operation(self._parts, caller, operation_id, timeout, full=full)
 
     async def cancel_operation(
-        self, caller: Caller, operation_id: str, *, etag: str = "", wait: timedelta = ZERO, validate_only: bool = False
+        self,
+        caller: Caller,
+        operation_id: str,
+        *,
+        etag: str = "",
+        wait: timedelta = ZERO,
+        validate_only: bool = False,
+        request_id: str = "",
     ) -> OperationDetails:
-        """Ask an operation to stop and undo what it did."""
+        """Ask an operation to stop and undo what it did. The request id is only logged: cancelling again is harmless."""
         return await operations.cancel_operation(
-            self._parts, caller, operation_id, etag=etag, wait=wait, validate_only=validate_only
+            self._parts,
+            caller,
+            operation_id,
+            etag=etag,
+            wait=wait,
+            validate_only=validate_only,
+            request_id=request_id,
         )
 
     def watch_operation(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from purveyor_server.domain import filters
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid
 from purveyor_server.domain.model import Operation
-from purveyor_server.domain.names import check_id
+from purveyor_server.domain.names import check_id, check_request_id
 from purveyor_server.domain.states import FORWARD_ONLY, OperationState
 from purveyor_server.lifecycle.checks import check_etag
 from purveyor_server.lifecycle.contract import ZERO, Caller, Listing, OperationDetails, PageOf
@@ -56,10 +56,19 @@ async def wait_operation(
 
 
 async def cancel_operation(
-    parts: Parts, caller: Caller, operation_id: str, *, etag: str, wait: timedelta, validate_only: bool
+    parts: Parts,
+    caller: Caller,
+    operation_id: str,
+    *,
+    etag: str,
+    wait: timedelta,
+    validate_only: bool,
+    request_id: str = "",
 ) -> OperationDetails:
-    """Ask an operation to stop. Raises OPERATION_NOT_FOUND, NOT_CANCELLABLE, ETAG_MISMATCH."""
+    """Ask an operation to stop. Raises OPERATION_NOT_FOUND, NOT_CANCELLABLE, ETAG_MISMATCH, INVALID_REQUEST."""
     scope = _enter(parts, caller, Action.CANCEL_OPERATION, operation_id)
+    if request_id:
+        check_request_id(request_id)
     if wait < ZERO:
         raise invalid("wait", "must not be negative")
     if validate_only:
@@ -67,7 +76,8 @@ async def cancel_operation(
         check_cancel(operation, etag)
         return OperationDetails(operation)
     operation = await parts.store.amend(Amend(scope, operation_id, lambda job: decide_cancel(job, etag)))
-    parts.door.note(caller, Action.CANCEL_OPERATION, operation.tenant, operation=operation_id)
+    named = {"operation": operation_id, "sent_request_id": request_id}
+    parts.door.note(caller, Action.CANCEL_OPERATION, operation.tenant, **named)
     if (seconds := wait_seconds(parts, caller, wait)) > 0:
         operation = await wait_for(parts, scope, operation_id, seconds)
     return OperationDetails(operation)

@@ -62,7 +62,7 @@ def page_of(parts: Parts, question: Question, found: Sequence[Item], limit: int,
 def write_token(key: bytes, question: Question, last: str) -> str:
     """The token that goes on after the row with the key `last`."""
     payload = last.encode()
-    return base64.urlsafe_b64encode(_mac(key, question, payload) + payload).decode().rstrip("=")
+    return _encoded(_mac(key, question, payload) + payload)
 
 
 def read_token(key: bytes, question: Question, token: str) -> str:
@@ -72,11 +72,17 @@ def read_token(key: bytes, question: Question, token: str) -> str:
             raise _refused()
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         mac, payload = raw[:MAC_BYTES], raw[MAC_BYTES:]
+        if _encoded(raw) != token:  # the last character has bits that decode to nothing
+            raise _refused()
         if not hmac.compare_digest(mac, _mac(key, question, payload)):
             raise _refused()
         return payload.decode()
     except (binascii.Error, ValueError):
         raise _refused() from None
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _mac(key: bytes, question: Question, payload: bytes) -> bytes:

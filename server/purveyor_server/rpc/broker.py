@@ -140,6 +140,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
             etag=request.etag,
             wait=requests.span(request, "wait", ZERO),
             validate_only=request.validate_only,
+            request_id=request.request_id,
         )
         return pb.CancelOperationResponse(operation=_details(caller, details))
 

@@ -56,7 +56,14 @@ class UseCases(Protocol):
         full: bool = False,  # noqa: FBT001, FBT002 - the shape of the lifecycle
     ) -> OperationDetails: ...
     async def cancel_operation(
-        self, caller: Caller, operation_id: str, *, etag: str = "", wait: timedelta = ZERO, validate_only: bool = False
+        self,
+        caller: Caller,
+        operation_id: str,
+        *,
+        etag: str = "",
+        wait: timedelta = ZERO,
+        validate_only: bool = False,
+        request_id: str = "",
     ) -> OperationDetails: ...
     def watch_operation(
         self,
