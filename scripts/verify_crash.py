@@ -34,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     suite = Suite(options, lambda line: print(line, flush=True))
     print(f"seed {options.seed}, {options.lanes} lanes", flush=True)
     try:
-        asyncio.run(_until_stopped(suite))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+        finished = asyncio.run(_until_stopped(suite))
+    except KeyboardInterrupt:
+        finished = False
+    if not finished:
         print("stopped")
         return 130
     for name in suite.missed:
@@ -44,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if suite.clean else 1
 
 
-async def _until_stopped(suite: Suite) -> None:
-    """SIGTERM ends it as Ctrl-C does: everything is stopped first."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await suite.run()
+async def _until_stopped(suite: Suite) -> bool:
+    """True when the suite came to its end; SIGTERM ends it as Ctrl-C does: everything is stopped first."""
+    work = asyncio.create_task(suite.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    await asyncio.wait({work})
+    if work.cancelled():
+        return False
+    work.result()
+    return True
 
 
 def read_options(argv: Sequence[str] | None) -> Options:

@@ -153,7 +153,8 @@ class House:
         """A READY instance."""
         made = await self.provision(instance_id, plan, wait=span(20), **fields)
         assert made.instance.state == Instance.STATE_READY, made
-        return made.instance
+        instance: Instance = made.instance
+        return instance
 
     async def bind(self, instance_id: str, binding_id: str = "app", **fields: Any) -> Any:
         """Accept a bind."""
@@ -174,8 +175,7 @@ class House:
     async def follow(self, operation_id: str, fits: Any) -> Operation:
         """The first watched state of an operation that `fits`."""
         watch = self.stub.WatchOperation(
-            pb.WatchOperationRequest(tenant=TENANT, operation_id=operation_id, heartbeat_interval=span(1), view=2),
-            timeout=SECONDS,
+            request("WatchOperation", operation_id=operation_id, heartbeat_interval=span(1), view=2), timeout=SECONDS
         )
         seen: Any = None
         async for message in watch:
@@ -235,7 +235,7 @@ def request(method: str, **fields: Any) -> Message:
         target = getattr(made, name)
         if isinstance(value, list):
             target.paths.extend(value)  # a FieldMask
-        elif isinstance(value, dict) and kind.message_type.GetOptions().map_entry:
+        elif isinstance(value, dict) and kind.message_type and kind.message_type.GetOptions().map_entry:
             target.update(value)
         elif isinstance(value, dict):
             json_format.ParseDict(value, target)

@@ -37,7 +37,11 @@ def bounded(decode: Decode, limit: int) -> Decode:
         try:
             return decode(data)
         except DecodeError:
-            return Unreadable(PurveyorError(Reason.INVALID_REQUEST, "the request is not a message of this method, or is nested too deeply"))
+            return Unreadable(
+                PurveyorError(
+                    Reason.INVALID_REQUEST, "the request is not a message of this method, or is nested too deeply"
+                )
+            )
 
     return decoded
 
