@@ -131,7 +131,7 @@ class House:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.stub: Any = broker_service_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        self.stub: Any = broker_service_pb2_grpc.BrokerServiceStub(channel)
 
     def ask(self, method: str, **fields: Any) -> Any:
         """The call, started when it is awaited."""
