@@ -74,14 +74,21 @@ services:
             update: *parameters
           service_binding: {{create: *parameters}}
       - {{id: big, name: big, description: Big., provider: main, settings: *settings, schemas: *schemas}}
-      # Too little time: what is held back fails, forward and back.
+      # Too little time: what is held back fails; of `unlucky` only on the way back.
       - id: hasty
         name: hasty
         description: Hasty.
         provider: main
         settings: *settings
         schemas: *schemas
-        limits: {{operation: 2s, rollback: 500ms}}
+        limits: {{operation: 3s, rollback: 500ms}}
+      - id: unlucky
+        name: unlucky
+        description: Unlucky.
+        provider: main
+        settings: *settings
+        schemas: *schemas
+        limits: {{rollback: 500ms}}
       - {{id: unchecked, name: unchecked, description: No schemas., provider: main, settings: *settings}}
       - {{id: unbound, name: unbound, description: Not bindable., provider: main, settings: *settings, bindable: false}}
       - {{id: fixed, name: fixed, description: Stays., provider: main, settings: *settings, plan_updateable: false}}

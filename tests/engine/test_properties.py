@@ -8,6 +8,7 @@ off and must be found by the same judge.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
-from hypothesis.errors import NoSuchExample
+from hypothesis.errors import FlakyFailure, NoSuchExample
 
 from purveyor_server.domain.model import Instance
 from purveyor_server.domain.states import BindingState, InstanceState
@@ -215,8 +216,15 @@ def test_the_world_ends_as_the_records_say(story: Story) -> None:
 def test_a_switched_off_safeguard_is_found(hook: str) -> None:
     """Negative controls: the judge finds each planted fault."""
     only_generate = settings(max_examples=300, deadline=None, phases=[Phase.generate], database=None, derandomize=True)
-    try:
-        story = find(stories(), lambda candidate: violations(candidate, hook) != [], settings=only_generate)
-    except NoSuchExample:
-        pytest.fail(f"nothing was found with {hook}")
-    print(f"planted {hook}, found by {story}")
+    found: list[Story] = []
+
+    def wrong(candidate: Story) -> bool:
+        if violations(candidate, hook):
+            found.append(candidate)
+        return bool(found)
+
+    # A race that is seen once is found, whether or not it comes again when the story is told anew.
+    with contextlib.suppress(NoSuchExample, FlakyFailure):
+        find(stories(), wrong, settings=only_generate)
+    assert found, f"nothing was found with {hook}"
+    print(f"planted {hook}, found by {found[0]}")
