@@ -231,6 +231,19 @@ async def test_rollback_budget_ends_the_rollback(tmp_path: Path) -> None:
         assert b.world.things == {}
 
 
+async def test_the_plan_s_rollback_budget_comes_before_the_engine_s(tmp_path: Path) -> None:
+    """What the operation brings bounds its undo; the engine's own setting is for those that bring none."""
+    async with bench(tmp_path, replace(SETTINGS, rollback_budget=600.0, cleanup_budget=0.1)) as b:
+        b.world.plant("grant.ensure", Permanent("no"))
+        b.world.plant("grant.absent", *[NotYet(0.05, "not yet")] * 10)
+        operation = await b.ended(await b.provision(rollback_budget=0.2))
+
+        assert operation.cleanup_required[0] == "grant"
+
+        await b.cleaned()
+        assert b.world.things == {}
+
+
 async def test_failed_bind_leaves_nothing(tmp_path: Path) -> None:
     """A bind that fails is undone, its secrets erased."""
     async with bench(tmp_path) as b:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from purveyor_server.domain.catalog import PlanLimits
 from purveyor_server.domain.errors import PurveyorError, Reason, invalid
 from purveyor_server.domain.etags import etag_of
 from purveyor_server.domain.model import RequestKey
@@ -16,7 +17,7 @@ from purveyor_server.lifecycle.bind import decide_bind
 from purveyor_server.lifecycle.contract import Update
 from purveyor_server.lifecycle.deprovision import decide_deprovision
 from purveyor_server.lifecycle.operations import decide_cancel
-from purveyor_server.lifecycle.plans import UnpreparedError
+from purveyor_server.lifecycle.plans import PlanBook, UnpreparedError
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.provision import decide_provision
 from purveyor_server.lifecycle.unbind import decide_unbind
@@ -24,7 +25,20 @@ from purveyor_server.lifecycle.update import decide_update
 from purveyor_server.providers.contract import Ability
 from purveyor_server.store.contract import Backlog, Job
 from tests.fakes import rules
-from tests.fakes.situations import INSTANCE, LARGE, NOW, TENANT, binding, instance, operation, settings, situation
+from tests.fakes.situations import (
+    INSTANCE,
+    LARGE,
+    NOW,
+    TENANT,
+    FakePlans,
+    binding,
+    catalog,
+    instance,
+    operation,
+    plan,
+    settings,
+    situation,
+)
 
 KEY = RequestKey("local", "Provision", "r-1", "print")
 
@@ -47,6 +61,19 @@ def test_provision_writes_instance_and_operation() -> None:
     assert (begun.state, begun.due_at, begun.budget) == (OperationState.PENDING, found.now, 60.0)
     assert begun.deadline == found.now + timedelta(seconds=60)
     assert (begun.marked_revision, begun.provider, begun.contract) == (7, "pg", "scripted/1")
+
+
+@pytest.mark.parametrize("rollback", [None, timedelta(minutes=3)])
+def test_an_operation_brings_its_plan_s_budgets(rollback: timedelta | None) -> None:
+    offered = catalog(plan("small", limits=PlanLimits(timedelta(minutes=1), rollback)))
+    book = PlanBook(None, lambda: offered, FakePlans(), rules.SETTINGS)  # type: ignore[arg-type] # nothing to learn
+
+    known = book.of(offered.offer("db", "small"))
+
+    assert (known.budget, known.rollback_budget) == (60.0, 180.0 if rollback else 0.0)
+    begun = decide_provision(situation(), replace(rules.provision_ask(), plan=known)).operation
+    assert begun is not None
+    assert begun.rollback_budget == known.rollback_budget
 
 
 def test_replay_comes_before_everything() -> None:

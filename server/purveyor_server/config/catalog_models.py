@@ -85,10 +85,10 @@ class DefaultsEntry(Entry):
 
 
 class LimitsEntry(Entry):
-    """How long an operation may take: forward, and for its rollback."""
+    """How long an operation may take: forward, and for its rollback (default: `engine.rollback_budget`)."""
 
     operation: Duration = timedelta(minutes=10)
-    rollback: Duration = timedelta(minutes=10)
+    rollback: Duration | None = None
 
 
 class MaintenanceEntry(Entry):

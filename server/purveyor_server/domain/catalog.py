@@ -35,10 +35,10 @@ class PlanDefaults(msgspec.Struct, frozen=True):
 
 
 class PlanLimits(msgspec.Struct, frozen=True):
-    """Seconds that an operation of a plan may take, forward and for its rollback."""
+    """How long an operation of a plan may take, forward and for its rollback (None = as the engine's settings say)."""
 
     operation: timedelta = timedelta(minutes=10)
-    rollback: timedelta = timedelta(minutes=10)
+    rollback: timedelta | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

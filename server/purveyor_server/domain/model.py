@@ -216,6 +216,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     lease_epoch: int = 0
     attempts: int = 0  # failed attempts of the current step
     budget: float = 0.0  # seconds this operation may take once unblocked
+    rollback_budget: float = 0.0  # seconds that its undo may take; 0 = what the engine gives
     deadline: datetime | None = None  # None while blocked
     rollback_deadline: datetime | None = None
     cancel_requested: bool = False

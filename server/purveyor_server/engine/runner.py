@@ -46,7 +46,7 @@ class Runner(NamedTuple):
         operation = self.journal.operation
         if operation.taken_over_by and operation.verb in {Verb.PROVISION, Verb.BIND, Verb.CLEANUP}:
             return await self._end_taken_over(turn)
-        budget = timedelta(seconds=self.settings.rollback_budget)
+        budget = timedelta(seconds=operation.rollback_budget or self.settings.rollback_budget)
         await self.journal.advance(lambda job: transitions.turn_back(job, turn.step, turn.failure, budget), "turn_back")
         if turn.step is not None:
             self.journal.remember(turn.step)

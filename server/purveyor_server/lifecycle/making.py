@@ -64,6 +64,7 @@ def begin(
         waiting=Waiting.BLOCKED if blocked else Waiting.NONE,
         blocked_by=blocked_by,
         budget=plan.budget,
+        rollback_budget=plan.rollback_budget,
         deadline=None if blocked else now + timedelta(seconds=plan.budget),
         past_pivot=order.verb in FORWARD_ONLY,
         parent=parent,

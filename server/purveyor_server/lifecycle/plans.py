@@ -46,6 +46,7 @@ class KnownPlan(msgspec.Struct, frozen=True):
     contract: str | None
     abilities: frozenset[Ability]
     budget: float  # seconds for an operation
+    rollback_budget: float = 0.0  # seconds for its undo; 0 = what the engine gives
 
 
 class PlanBook:
@@ -92,7 +93,7 @@ class PlanBook:
 
     def _describe(self, snapshot: PlanSnapshot) -> KnownPlan:
         contract, abilities = self._ask(snapshot)
-        known = KnownPlan(snapshot, contract, abilities, self._budget(snapshot))
+        known = KnownPlan(snapshot, contract, abilities, *self._budgets(snapshot))
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
             self._missing.clear()
@@ -107,13 +108,13 @@ class PlanBook:
             _log.warning("provider is missing", provider=snapshot.provider.name, detail=str(error))
             return None, frozenset()
 
-    def _budget(self, snapshot: PlanSnapshot) -> float:
-        """Seconds: the live plan's limit, else the default; a removal does not depend on the live catalog."""
+    def _budgets(self, snapshot: PlanSnapshot) -> tuple[float, float]:
+        """Seconds forward and back: the live plan's limits, else the defaults; a removal needs no live catalog."""
         try:
-            offer = self._catalog().offer(snapshot.service_id, snapshot.plan_id)
+            limits = self._catalog().offer(snapshot.service_id, snapshot.plan_id).plan.limits
         except PurveyorError:
-            return self._settings.removal_budget.total_seconds()
-        return offer.plan.limits.operation.total_seconds()
+            return self._settings.removal_budget.total_seconds(), 0.0
+        return limits.operation.total_seconds(), limits.rollback.total_seconds() if limits.rollback else 0.0
 
 
 def provider_missing(snapshot: PlanSnapshot) -> PurveyorError:
