@@ -323,3 +323,11 @@ async def holding(postgres: TestServer, *pieces: tuple[str, str]) -> AsyncIterat
             key = int.from_bytes(digest[:8], "big", signed=True)
             await connection.execute("SELECT pg_advisory_lock($1)", key)
         yield
+
+
+async def until_waiting(postgres: TestServer, count: int) -> None:
+    """Return once `count` sessions wait for advisory locks."""
+    async with postgres.superuser() as connection, asyncio.timeout(SECONDS):
+        question = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while await connection.fetchval(question) < count:
+            await connection.execute("SELECT pg_sleep(0.02)")
