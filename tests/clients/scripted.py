@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
@@ -136,7 +137,8 @@ class ScriptedBroker:
         entry = entries.pop(0) if len(entries) > 1 else entries[0]
         if isinstance(entry, Refusal):
             await entry.abort(context)
-        return entry(request) if callable(entry) else entry
+        answer = entry(request) if callable(entry) else entry
+        return await answer if isawaitable(answer) else answer
 
     async def WatchOperation(self, request: Any, context: Any) -> AsyncIterator[messages.WatchOperationResponse]:
         for entry in await self._answer("WatchOperation", request, context):

@@ -46,9 +46,9 @@ class Client:
         self.address = addresses.resolve(address)
         self.tenant = tenant
         self._limits = Limits(
-            call=encode.seconds(timeout) or 0.0,
-            retry=encode.seconds(retry_for) or 0.0,
-            outage=encode.seconds(outage_limit) or 0.0,
+            call=encode.seconds("timeout", timeout) or 0.0,
+            retry=encode.seconds("retry_for", retry_for) or 0.0,
+            outage=encode.seconds("outage_limit", outage_limit) or 0.0,
         )
         self._connection: Connection | None = None
         self._lookup = Lookup(self.catalog)
@@ -78,7 +78,7 @@ class Client:
 
     async def catalog(self) -> Catalog:
         """What may be ordered."""
-        request = messages.GetCatalogRequest(tenant=self.tenant)
+        request = encode.request(messages.GetCatalogRequest, tenant=self.tenant)
         return decode.catalog((await self.connection.call(self.connection.stub.GetCatalog, request)).catalog)
 
     async def provision(
@@ -102,7 +102,8 @@ class Client:
         Raises NotFoundError (service, plan), InvalidRequestError, AlreadyExistsError, AbortedError and the common ones.
         """
         service_id, plan_id = await self._lookup.plan(service, plan)
-        request = messages.ProvisionRequest(
+        request = encode.request(
+            messages.ProvisionRequest,
             tenant=self.tenant,
             instance_id=str(uuid4()) if instance_id is None else instance_id,
             service_id=service_id,
@@ -113,7 +114,7 @@ class Client:
             maintenance_info=requests.maintenance(maintenance_version),
             request_id=request_id or str(uuid4()),
             validate_only=validate_only,
-            wait=encode.duration(wait),
+            wait=encode.duration("wait", wait),
         )
         answer = await self._change(self.connection.stub.Provision, request, wait)
         return self._outcomes.provisioned(answer)
@@ -139,7 +140,8 @@ class Client:
         plan_id = (
             None if plan is None else await self._lookup.plan_of((await self.instance(instance_id)).service_id, plan)
         )
-        request = messages.UpdateInstanceRequest(
+        request = encode.request(
+            messages.UpdateInstanceRequest,
             tenant=self.tenant,
             instance_id=instance_id,
             plan_id=plan_id,
@@ -151,7 +153,7 @@ class Client:
             etag=etag,
             request_id=request_id or str(uuid4()),
             validate_only=validate_only,
-            wait=encode.duration(wait),
+            wait=encode.duration("wait", wait),
         )
         if labels is not None and not labels:
             request.update_mask.CopyFrom(requests.mask_with_cleared_labels(request))
@@ -171,7 +173,8 @@ class Client:
         """Give an instance back. `cascade` unbinds its bindings first. The result is the tombstone, None if there was
         nothing (`allow_missing`) or the id is in use again.
         """
-        request = messages.DeprovisionRequest(
+        request = encode.request(
+            messages.DeprovisionRequest,
             tenant=self.tenant,
             instance_id=instance_id,
             cascade=cascade,
@@ -179,7 +182,7 @@ class Client:
             etag=etag,
             request_id=request_id or str(uuid4()),
             validate_only=validate_only,
-            wait=encode.duration(wait),
+            wait=encode.duration("wait", wait),
         )
         return self._outcomes.gone_instance(await self._change(self.connection.stub.Deprovision, request, wait))
 
@@ -201,7 +204,8 @@ class Client:
 
         `binding_id`: None = a fresh UUID. `ttl`: seconds that the credentials shall work, enforced by the backend.
         """
-        request = messages.BindRequest(
+        request = encode.request(
+            messages.BindRequest,
             tenant=self.tenant,
             instance_id=instance_id,
             binding_id=str(uuid4()) if binding_id is None else binding_id,
@@ -209,10 +213,10 @@ class Client:
             context=encode.struct("context", context),
             labels=labels,
             bind_resource=requests.bind_resource(app_guid),
-            ttl=encode.duration(ttl),
+            ttl=encode.duration("ttl", ttl),
             request_id=request_id or str(uuid4()),
             validate_only=validate_only,
-            wait=encode.duration(wait),
+            wait=encode.duration("wait", wait),
         )
         return self._outcomes.active_binding(await self._change(self.connection.stub.Bind, request, wait))
 
@@ -228,7 +232,8 @@ class Client:
         validate_only: bool = False,
     ) -> OperationHandle[Binding | None]:
         """Take a binding's access away, open sessions included. The result is its tombstone; None as in `deprovision`."""
-        request = messages.UnbindRequest(
+        request = encode.request(
+            messages.UnbindRequest,
             tenant=self.tenant,
             instance_id=instance_id,
             binding_id=binding_id,
@@ -236,7 +241,7 @@ class Client:
             etag=etag,
             request_id=request_id or str(uuid4()),
             validate_only=validate_only,
-            wait=encode.duration(wait),
+            wait=encode.duration("wait", wait),
         )
         return self._outcomes.gone_binding(await self._change(self.connection.stub.Unbind, request, wait))
 
@@ -245,12 +250,14 @@ class Client:
     ) -> requests.A:
         """One mutating call."""
         return await self.connection.call(
-            method, request, wait=encode.seconds(wait) or 0.0, request_id=request.request_id
+            method, request, wait=encode.seconds("wait", wait) or 0.0, request_id=request.request_id
         )
 
     async def instance(self, instance_id: str, *, show_deleted: bool = False) -> Instance:
         """One instance. Raises NotFoundError."""
-        request = messages.GetInstanceRequest(tenant=self.tenant, instance_id=instance_id, show_deleted=show_deleted)
+        request = encode.request(
+            messages.GetInstanceRequest, tenant=self.tenant, instance_id=instance_id, show_deleted=show_deleted
+        )
         return decode.instance((await self.connection.call(self.connection.stub.GetInstance, request)).instance)
 
     async def instances(
@@ -261,8 +268,12 @@ class Client:
         page_size: int = 0,
     ) -> AsyncIterator[Instance]:
         """The tenant's instances, oldest first, fetched page by page. `filter`: see `ListInstancesRequest`."""
-        request = messages.ListInstancesRequest(
-            tenant=self.tenant, filter=filter, show_deleted=show_deleted, page_size=page_size
+        request = encode.request(
+            messages.ListInstancesRequest,
+            tenant=self.tenant,
+            filter=filter,
+            show_deleted=show_deleted,
+            page_size=page_size,
         )
         async for page in walk(self.connection, self.connection.stub.ListInstances, request):
             for found in page.instances:
@@ -270,8 +281,12 @@ class Client:
 
     async def binding(self, instance_id: str, binding_id: str, *, show_deleted: bool = False) -> Binding:
         """One binding, without credentials. Raises NotFoundError."""
-        request = messages.GetBindingRequest(
-            tenant=self.tenant, instance_id=instance_id, binding_id=binding_id, show_deleted=show_deleted
+        request = encode.request(
+            messages.GetBindingRequest,
+            tenant=self.tenant,
+            instance_id=instance_id,
+            binding_id=binding_id,
+            show_deleted=show_deleted,
         )
         return decode.binding((await self.connection.call(self.connection.stub.GetBinding, request)).binding)
 
@@ -284,8 +299,13 @@ class Client:
         page_size: int = 0,
     ) -> AsyncIterator[Binding]:
         """The bindings of an instance, or of the whole tenant, oldest first, fetched page by page."""
-        request = messages.ListBindingsRequest(
-            tenant=self.tenant, instance_id=instance_id, filter=filter, show_deleted=show_deleted, page_size=page_size
+        request = encode.request(
+            messages.ListBindingsRequest,
+            tenant=self.tenant,
+            instance_id=instance_id,
+            filter=filter,
+            show_deleted=show_deleted,
+            page_size=page_size,
         )
         async for page in walk(self.connection, self.connection.stub.ListBindings, request):
             for found in page.bindings:
@@ -293,14 +313,16 @@ class Client:
 
     async def credentials(self, instance_id: str, binding_id: str) -> Credentials:
         """The credentials of an ACTIVE binding. Raises NotFoundError, FailedPreconditionError when it has none."""
-        request = messages.GetCredentialsRequest(tenant=self.tenant, instance_id=instance_id, binding_id=binding_id)
+        request = encode.request(
+            messages.GetCredentialsRequest, tenant=self.tenant, instance_id=instance_id, binding_id=binding_id
+        )
         answer = await self.connection.call(self.connection.stub.GetCredentials, request)
         return decode.credentials(answer.credentials)
 
     async def operation(self, operation_id: str, *, steps: bool = False) -> OperationHandle[Instance | Binding | None]:
         """A handle on an operation that was started elsewhere or earlier; `handle.status` is its present state."""
         view = OPERATION_VIEW_FULL if steps else OPERATION_VIEW_BASIC
-        request = messages.GetOperationRequest(tenant=self.tenant, operation_id=operation_id, view=view)
+        request = encode.request(messages.GetOperationRequest, tenant=self.tenant, operation_id=operation_id, view=view)
         answer = await self.connection.call(self.connection.stub.GetOperation, request)
         return self._outcomes.any(decode.operation(answer.operation))
 
@@ -313,22 +335,31 @@ class Client:
     ) -> AsyncIterator[OperationStatus]:
         """The tenant's operations, oldest first, fetched page by page. `filter`: see `ListOperationsRequest`."""
         view = OPERATION_VIEW_FULL if steps else OPERATION_VIEW_BASIC
-        request = messages.ListOperationsRequest(tenant=self.tenant, filter=filter, page_size=page_size, view=view)
+        request = encode.request(
+            messages.ListOperationsRequest, tenant=self.tenant, filter=filter, page_size=page_size, view=view
+        )
         async for page in walk(self.connection, self.connection.stub.ListOperations, request):
             for found in page.operations:
                 yield decode.operation(found)
 
     async def cancel(
-        self, operation_id: str, *, etag: str = "", wait: Seconds | None = None, validate_only: bool = False
+        self,
+        operation_id: str,
+        *,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
     ) -> OperationStatus:
         """Ask an operation to stop and undo what it did. Raises FailedPreconditionError from its pivot on."""
-        request = messages.CancelOperationRequest(
+        request = encode.request(
+            messages.CancelOperationRequest,
             tenant=self.tenant,
             operation_id=operation_id,
             etag=etag,
-            request_id=str(uuid4()),
+            request_id=request_id or str(uuid4()),
             validate_only=validate_only,
-            wait=encode.duration(wait),
+            wait=encode.duration("wait", wait),
         )
         answer = await self._change(self.connection.stub.CancelOperation, request, wait)
         return decode.operation(answer.operation)

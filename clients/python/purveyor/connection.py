@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import grpc
 import grpc.aio
 
-from purveyor.failures import from_rpc
+from purveyor.errors import TransportReason
+from purveyor.failures import client_closed, from_rpc
 from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ KEEPALIVE_TIMEOUT_MILLISECONDS = 20_000
 RECONNECT_FIRST_MILLISECONDS = 100
 RECONNECT_CEILING_MILLISECONDS = 2_000
 MAX_RESENDS = 64
-# Statuses that a transport makes up when a peer dies; from a Purveyor server they always carry a reason.
-TRANSPORT_CODES = frozenset({"CANCELLED", "UNKNOWN", "INTERNAL"})
+MAX_CALL_SECONDS = 90_000_000.0  # gRPC takes a much longer one for a deadline that is over (measured: 1e10 s)
+RECEIVE_BYTES = 16 << 20  # an answer; a page that is larger is asked for in parts, see `pages`
+PASSING = frozenset({TransportReason.UNREACHABLE, TransportReason.CONNECTION_LOST})
 
 
 class Backoff(NamedTuple):
@@ -66,11 +68,13 @@ class Connection:
         self.address = address
         self.limits = limits
         self.backoff = Backoff()
+        self.closed = False
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self.stub = BrokerServiceStub(self._channel)
 
     async def close(self) -> None:
-        """Close the channel; calls in flight are cancelled."""
+        """Close the channel; calls in flight end with CLIENT_CLOSED."""
+        self.closed = True
         await self._channel.close()
 
     async def call(
@@ -84,11 +88,16 @@ class Connection:
         """Call once and, where that is safe, again. Raises PurveyorError."""
         clock = asyncio.get_running_loop().time
         start = clock()
-        end = start + self.limits.call + wait
+        end = start + min(self.limits.call + wait, MAX_CALL_SECONDS)
         give_up = min(end, start + self.limits.retry + wait)
         for attempt in itertools.count():
+            if self.closed:
+                raise client_closed(self.address, request_id)
             try:
                 return await method(request, timeout=max(end - clock(), 0.001))
+            except asyncio.CancelledError:
+                self.tell_closing_from_cancelling(request_id)
+                raise
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc(error, self.address, request_id)
                 delay = self.backoff.delay(attempt, failure.retry_after)
@@ -97,10 +106,19 @@ class Connection:
             await asyncio.sleep(delay)
         raise AssertionError("unreachable: the loop above has no end of its own")
 
+    def tell_closing_from_cancelling(self, request_id: str = "") -> None:
+        """Raise CLIENT_CLOSED where a CancelledError comes from gRPC, which ends the calls of a closed channel so, and not
+        from somebody who cancelled this task."""
+        task = asyncio.current_task()
+        if self.closed and not (task and task.cancelling()):
+            raise client_closed(self.address, request_id) from None
+
 
 def is_passing(failure: PurveyorError) -> bool:
     """Whether the same request can succeed without anybody changing anything: the server, or the way to it, was away."""
-    return failure.code == "UNAVAILABLE" or (not failure.reason and failure.code in TRANSPORT_CODES)
+    if failure.transport_reason:
+        return failure.transport_reason in PASSING
+    return failure.code == "UNAVAILABLE"
 
 
 def channel_options() -> Sequence[tuple[str, str | int]]:
@@ -113,6 +131,7 @@ def channel_options() -> Sequence[tuple[str, str | int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MILLISECONDS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_CEILING_MILLISECONDS),
+        ("grpc.max_receive_message_length", RECEIVE_BYTES),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.primary_user_agent", "purveyor-python"),
     )

@@ -1,13 +1,14 @@
 """Failures as the caller meets them: one class per family, the reason inside.
 
-Guarantee: every failure of a call is a `PurveyorError`; decide by class or by `reason`, never by message. Messages hold no
-secret, since the server puts none into them.
+Guarantee: every failure of a call is a `PurveyorError`; decide by class, or by `reason` and `transport_reason`, of which a
+failed call has exactly one, never by message. Messages hold no secret, since the server puts none into them.
 Limit: a reason of a newer server is passed on as it is; its class follows from the status code.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,12 +25,30 @@ class Violation:
     description: str
 
 
+class TransportReason(StrEnum):
+    """Why a call failed on its way, without an answer of a Purveyor server. No name of the contract's `ErrorReason`."""
+
+    UNREACHABLE = "UNREACHABLE"
+    """Nobody listens at the address, or its name is not known."""
+    CONNECTION_LOST = "CONNECTION_LOST"
+    """The connection broke while the call was on its way: a change may have been accepted."""
+    CALL_TIMED_OUT = "CALL_TIMED_OUT"
+    """No answer within the call's time: a change may have been accepted."""
+    CALL_TOO_LARGE = "CALL_TOO_LARGE"
+    """The request, or its answer, is larger than a side takes; sending it again does not help."""
+    CLIENT_CLOSED = "CLIENT_CLOSED"
+    """This client was closed while the call was on its way: a change may have been accepted."""
+    NOT_A_BROKER = "NOT_A_BROKER"
+    """Something answers at the address that is no Purveyor broker, or stands in front of it (a proxy)."""
+
+
 class PurveyorError(Exception):
     """A refusal or a failure.
 
     `code`: the gRPC status code's name. `reason`: a name of `purveyor.v1.ErrorReason` without its prefix; empty when the
-    failure did not come from a Purveyor server (a broken connection). `metadata`: the parts of the message that vary.
-    `retry_after`: seconds, or None when the server named none. `request_id`: of the mutating request, to send it again.
+    failure did not come from a Purveyor server, and then `transport_reason` is a `TransportReason`. `metadata`: the parts
+    of the message that vary. `retry_after`: seconds, or None when the server named none. `request_id`: of the mutating
+    request, to send it again.
     """
 
     code = "UNKNOWN"
@@ -40,6 +59,7 @@ class PurveyorError(Exception):
         *,
         code: str = "",
         reason: str = "",
+        transport_reason: TransportReason | None = None,
         metadata: Mapping[str, str] | None = None,
         violations: tuple[Violation, ...] = (),
         retry_after: float | None = None,
@@ -49,13 +69,19 @@ class PurveyorError(Exception):
         self.message = message
         self.code = code or type(self).code
         self.reason = reason
+        self.transport_reason = transport_reason
         self.metadata = dict(metadata or {})
         self.violations = violations
         self.retry_after = retry_after
         self.request_id = request_id
 
     def __str__(self) -> str:
-        return f"{self.message} [{self.reason or self.code}]"
+        return f"{self.message} [{self.name}]"
+
+    @property
+    def name(self) -> str:
+        """The most telling of reason, transport_reason and code: never empty."""
+        return self.reason or self.transport_reason or self.code
 
 
 class InvalidRequestError(PurveyorError):
@@ -105,7 +131,10 @@ class ResourceExhaustedError(PurveyorError):
 
 
 class UnavailableError(PurveyorError):
-    """The server cannot be reached, is stopping, or its store does not answer. The same request can be sent again."""
+    """The server cannot be reached, is stopping, its store does not answer, or the connection broke.
+
+    The same request can be sent again.
+    """
 
     code = "UNAVAILABLE"
 

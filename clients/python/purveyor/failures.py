@@ -1,18 +1,29 @@
 """Statuses of calls and recorded failures of operations to typed errors.
 
 Guarantee: a status without an ErrorInfo did not come from a Purveyor server but from the transport; `reason` stays empty
-then and the message is ours. Damaged details never hide the failure itself.
+then, `transport_reason` says what happened, and the message is ours. Damaged details never hide the failure itself.
+Limit: gRPC tells some transport failures apart by their English text alone; what is not recognised is CONNECTION_LOST,
+which promises least.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from purveyor.errors import OperationCancelledError, OperationFailedError, PurveyorError, Violation, class_of
+from purveyor.errors import (
+    OperationCancelledError,
+    OperationFailedError,
+    PurveyorError,
+    TransportReason,
+    UnavailableError,
+    Violation,
+    class_of,
+)
 from purveyor.values import OperationState
 
 if TYPE_CHECKING:
@@ -22,16 +33,32 @@ if TYPE_CHECKING:
 
 DETAILS_KEY = "grpc-status-details-bin"
 
+# Codes that a transport makes up when a connection breaks; what else has no reason came from something in between.
+_LOST = frozenset({"UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL"})
+_UNREACHABLE = re.compile("failed to connect|errors resolving|DNS resolution failed|name resolution", re.IGNORECASE)
+_TOO_LARGE = re.compile("message larger than max|metadata size exceeds", re.IGNORECASE)
+_CAUSES = re.compile(
+    "No such file or directory|Connection refused|Permission denied|No route to host|not found", re.IGNORECASE
+)
+_MESSAGES = {
+    TransportReason.UNREACHABLE: "the broker at {address} cannot be reached",
+    TransportReason.CONNECTION_LOST: "the connection to the broker at {address} broke",
+    TransportReason.CALL_TIMED_OUT: "the broker at {address} did not answer in time",
+    TransportReason.CALL_TOO_LARGE: "the request to the broker at {address}, or its answer, is too large",
+    TransportReason.CLIENT_CLOSED: "the client was closed before the broker at {address} answered",
+    TransportReason.NOT_A_BROKER: "what answers at {address} is not a Purveyor broker, or stands in front of it",
+}
+
 
 def from_rpc(error: grpc.aio.AioRpcError, address: str, request_id: str = "") -> PurveyorError:
     """The typed error of a failed call."""
     details = _details(error)
     info = error_details_pb2.ErrorInfo()
-    known = _unpack(details, info)
     code = error.code().name
-    message = (error.details() or code) if known else _transport_message(code, error.details() or "", address)
+    if not (_unpack(details, info) and info.reason):
+        return _from_transport(code, error.details() or "", address, request_id)
     return class_of(code, info.reason)(
-        message,
+        error.details() or code,
         code=code,
         reason=info.reason,
         metadata=dict(info.metadata),
@@ -62,12 +89,35 @@ def _unpack(status: status_pb2.Status, message: Message) -> bool:
     return False
 
 
-def _transport_message(code: str, text: str, address: str) -> str:
-    if code == "UNAVAILABLE":
-        return f"the broker at {address} cannot be reached"
+def _from_transport(code: str, text: str, address: str, request_id: str) -> PurveyorError:
+    """A status that no Purveyor server made: each of those carries a reason."""
+    reason = _transport_reason(code, text)
+    message = _MESSAGES[reason].format(address=address)
+    cause = _CAUSES.search(text) if reason == TransportReason.UNREACHABLE else None
+    kind = UnavailableError if reason == TransportReason.CONNECTION_LOST else class_of(code, "")
+    return kind(
+        f"{message} ({cause[0].lower()})" if cause else message,
+        code=code,
+        transport_reason=reason,
+        request_id=request_id,
+    )
+
+
+def _transport_reason(code: str, text: str) -> TransportReason:
+    if code == "UNAVAILABLE" and _UNREACHABLE.match(text):
+        return TransportReason.UNREACHABLE
     if code == "DEADLINE_EXCEEDED":
-        return f"the broker at {address} did not answer in time"
-    return f"the call to {address} failed: {text or code}"
+        return TransportReason.CALL_TIMED_OUT
+    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(text):
+        return TransportReason.CALL_TOO_LARGE
+    return TransportReason.CONNECTION_LOST if code in _LOST else TransportReason.NOT_A_BROKER
+
+
+def client_closed(address: str, request_id: str = "") -> UnavailableError:
+    """The failure of a call whose client was closed under it."""
+    reason = TransportReason.CLIENT_CLOSED
+    message = _MESSAGES[reason].format(address=address)
+    return UnavailableError(message, transport_reason=reason, request_id=request_id)
 
 
 def _violations(status: status_pb2.Status) -> tuple[Violation, ...]:

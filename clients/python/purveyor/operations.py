@@ -65,7 +65,7 @@ class OperationHandle(Generic[Result_co]):
         `timeout`: seconds; None waits as long as the server is heard from. Raises TimeoutError (the operation goes on),
         OperationFailedError or OperationCancelledError, PurveyorError, and ValueError for a handle of validate_only.
         """
-        async with asyncio.timeout(encode.seconds(timeout)):
+        async with asyncio.timeout(encode.seconds("timeout", timeout)):
             async with aclosing(self.watch()) as states:
                 async for _ in states:
                     pass
@@ -95,9 +95,9 @@ class OperationHandle(Generic[Result_co]):
         self._status = (await self._client.operation(self.id)).status
         return self._status
 
-    async def cancel(self, wait: Seconds | None = None) -> OperationStatus:
+    async def cancel(self, wait: Seconds | None = None, *, request_id: str | None = None) -> OperationStatus:
         """Ask the operation to stop and undo what it did. Raises FailedPreconditionError past its pivot."""
-        self._status = await self._client.cancel(self.id, wait=wait)
+        self._status = await self._client.cancel(self.id, wait=wait, request_id=request_id)
         return self._status
 
     def __repr__(self) -> str:

@@ -17,8 +17,8 @@ import grpc.aio
 
 from purveyor import decode, encode
 from purveyor.connection import is_passing
-from purveyor.errors import PurveyorError, ResourceExhaustedError, UnavailableError
-from purveyor.failures import from_rpc
+from purveyor.errors import PurveyorError, ResourceExhaustedError, TransportReason, UnavailableError
+from purveyor.failures import client_closed, from_rpc
 from purveyor.v1 import broker_service_pb2 as messages
 
 if TYPE_CHECKING:
@@ -39,13 +39,15 @@ async def follow(
         tenant=tenant,
         operation_id=operation_id,
         view=view,
-        heartbeat_interval=encode.duration(connection.limits.heartbeat),
+        heartbeat_interval=encode.duration("heartbeat", connection.limits.heartbeat),
     )
     clock = asyncio.get_running_loop().time
     heard, attempt = clock(), 0
     last: OperationStatus | None = None
     while True:
-        failure: PurveyorError = UnavailableError(f"the broker at {connection.address} ended the watch early")
+        if connection.closed:
+            raise client_closed(connection.address)
+        failure: PurveyorError = _lost(f"the broker at {connection.address} ended the watch early")
         try:
             async with aclosing(_stream(connection, request)) as stream:
                 async for status in stream:
@@ -66,6 +68,10 @@ async def follow(
         await asyncio.sleep(delay)
 
 
+def _lost(message: str) -> UnavailableError:
+    return UnavailableError(message, transport_reason=TransportReason.CONNECTION_LOST)
+
+
 def _can_go_on(failure: PurveyorError) -> bool:
     return is_passing(failure) or (isinstance(failure, ResourceExhaustedError) and failure.retry_after is not None)
 
@@ -83,9 +89,12 @@ async def _stream(
             if not isinstance(answer, messages.WatchOperationResponse):
                 return  # grpc.aio.EOF
             yield decode.operation(answer.operation)
+    except asyncio.CancelledError:
+        connection.tell_closing_from_cancelling()
+        raise
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error, connection.address) from error
     except TimeoutError as error:
-        raise UnavailableError(f"the broker at {connection.address} fell silent for {limit:.0f} s") from error
+        raise _lost(f"the broker at {connection.address} fell silent for {limit:.0f} s") from error
     finally:
         call.cancel()

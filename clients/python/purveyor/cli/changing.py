@@ -173,12 +173,12 @@ async def unbind(
         await conclude(session, handle, wait=wait, limit=timeout)
 
 
-async def cancel(session: Session, operation_id: OperationId) -> None:
+async def cancel(session: Session, operation_id: OperationId, etag: Etag = "", request_id: RequestId = None) -> None:
     """Ask an operation to stop and to undo what it did."""
     from purveyor.cli import render  # noqa: PLC0415 - rich only where it is used
 
     async with session.client() as client:
-        found = await client.cancel(operation_id)
+        found = await client.cancel(operation_id, etag=etag, request_id=request_id)
     session.emit(found, lambda: render.operation(found))
 
 

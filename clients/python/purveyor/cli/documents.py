@@ -36,6 +36,7 @@ def failure_document(error: PurveyorError, exit_code: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "code": error.code,
         "reason": error.reason,
+        "transport_reason": error.transport_reason or "",
         "message": error.message,
         "metadata": error.metadata,
         "violations": document(error.violations),

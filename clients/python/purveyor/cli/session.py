@@ -18,7 +18,7 @@ import typer
 
 from purveyor.cli.documents import failure_document, text
 from purveyor.cli.exits import Exit, code_of
-from purveyor.errors import PurveyorError
+from purveyor.errors import DeadlineExceededError, PurveyorError, UnavailableError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -168,9 +168,9 @@ def report(session: Session, error: PurveyorError) -> Exit:
     if session.json:
         sys.stderr.write(text(failure_document(error, code)) + "\n")
         return code
-    session.err.print(f"error: {error.message} [{error.reason or error.code}]")
+    session.err.print(f"error: {error}")
     for violation in error.violations:
         session.err.print(f"  {violation.field}: {violation.description}")
-    if error.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"} and error.request_id:
+    if isinstance(error, UnavailableError | DeadlineExceededError) and error.request_id:
         session.err.print(f"  to send the same request again: --request-id {error.request_id} and the same arguments")
     return code
