@@ -188,6 +188,18 @@ async def test_values_are_decoded_whole(client: Client, broker: ScriptedBroker) 
     assert (found.delete_time, found.applied) == (None, None)
 
 
+async def test_a_time_beyond_all_years_is_no_error(client: Client, broker: ScriptedBroker) -> None:
+    message = instance(create_time=Timestamp(seconds=2**40), update_time=Timestamp(seconds=-(2**40)))
+    broker.script["GetInstance"] = [messages.GetInstanceResponse(instance=message)]
+
+    found = await client.instance("orders")
+
+    assert (found.create_time, found.update_time) == (
+        datetime.max.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC),
+    )
+
+
 async def test_update_clears_labels_by_mask(client: Client, broker: ScriptedBroker) -> None:
     broker.script |= {
         "GetInstance": [messages.GetInstanceResponse(instance=instance())],

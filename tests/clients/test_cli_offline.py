@@ -18,7 +18,7 @@ from purveyor.cli import exports
 from purveyor.cli.app import app
 from purveyor.cli.documents import document, text
 from purveyor.cli.exits import TABLE, Exit, code_of
-from purveyor.cli.render import clean
+from purveyor.cli.words import clean
 from purveyor.credentials import Credentials
 from purveyor.values import ActiveBinding, OperationStatus
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -230,3 +231,29 @@ async def test_steps_cancel_and_refresh(client: Client, broker: ScriptedBroker) 
 async def test_a_client_that_is_not_open_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await purveyor.Client("127.0.0.1:1").catalog()
+
+
+async def test_a_handle_without_an_operation_asks_nobody(client: Client, broker: ScriptedBroker) -> None:
+    broker.script["Deprovision"] = [messages.DeprovisionResponse()]
+    handle = await client.deprovision("orders", allow_missing=True)
+
+    assert (await handle.refresh()).state == "SUCCEEDED"
+    with pytest.raises(ValueError, match="nothing was started"):
+        await handle.cancel()
+    assert not broker.seen["CancelOperation"]
+
+
+async def test_a_client_is_opened_once(client: Client) -> None:
+    with pytest.raises(RuntimeError, match="open already"):
+        await client.__aenter__()
+
+
+async def test_errors_survive_pickling(client: Client, broker: ScriptedBroker) -> None:
+    broker.script["WatchOperation"] = [[operation("FAILED", failure=failure(ERROR_REASON_PROVIDER_FAILED))]]
+    handle = await provision(client, broker)
+    with pytest.raises(purveyor.OperationFailedError) as failed:
+        await handle.result(timeout=WAIT_SECONDS)
+
+    again = pickle.loads(pickle.dumps(failed.value))  # noqa: S301 - our own bytes
+
+    assert (type(again), str(again), again.failure) == (type(failed.value), str(failed.value), failed.value.failure)

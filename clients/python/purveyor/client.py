@@ -55,6 +55,8 @@ class Client:
         self._outcomes = Outcomes(self)
 
     async def __aenter__(self) -> Self:
+        if self._connection is not None:
+            raise RuntimeError("the client is open already")
         self._connection = Connection(self.address, self._limits)
         return self
 

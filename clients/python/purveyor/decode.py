@@ -79,8 +79,16 @@ def _value(value: Value) -> Json:
 
 
 def time_of(stamp: Timestamp) -> datetime | None:
-    """An aware datetime; None for the zero Timestamp, which is how an absent one reads."""
-    return stamp.ToDatetime(tzinfo=UTC) if stamp.seconds or stamp.nanos else None
+    """An aware datetime; None for the zero Timestamp, which is how an absent one reads.
+
+    A time beyond the years that a datetime has becomes its first or last one.
+    """
+    if not stamp.seconds and not stamp.nanos:
+        return None
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC) if stamp.seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 def catalog(message: catalog_pb2.Catalog) -> Catalog:

@@ -78,10 +78,21 @@ class PurveyorError(Exception):
     def __str__(self) -> str:
         return f"{self.message} [{self.name}]"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copied and pickled whole, so that a worker process can raise it to its parent."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     @property
     def name(self) -> str:
         """The most telling of reason, transport_reason and code: never empty."""
         return self.reason or self.transport_reason or self.code
+
+
+def _restored(kind: type[PurveyorError], args: tuple[object, ...], values: dict[str, object]) -> PurveyorError:
+    made = kind.__new__(kind, *args)
+    made.args = args
+    made.__dict__.update(values)
+    return made
 
 
 class InvalidRequestError(PurveyorError):

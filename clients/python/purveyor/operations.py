@@ -80,7 +80,7 @@ class OperationHandle(Generic[Result_co]):
     async def watch(self, *, steps: bool = False) -> AsyncGenerator[OperationStatus, None]:
         """As iteration over the handle; `steps` adds the steps. Raises PurveyorError, and ValueError as `result` does."""
         if not self.id and not self.done:
-            raise ValueError("nothing was started: the request had validate_only")
+            raise _nothing_started()
         if self.done and not (steps and self.id):
             yield self._status
             return
@@ -91,15 +91,28 @@ class OperationHandle(Generic[Result_co]):
                 yield status
 
     async def refresh(self) -> OperationStatus:
-        """Ask for the present state. Raises PurveyorError."""
+        """Ask for the present state. Raises PurveyorError, and ValueError as `result` does."""
+        if not self.id:
+            if self.done:
+                return self._status
+            raise _nothing_started()
         self._status = (await self._client.operation(self.id)).status
         return self._status
 
     async def cancel(self, wait: Seconds | None = None, *, request_id: str | None = None) -> OperationStatus:
-        """Ask the operation to stop and undo what it did. Raises FailedPreconditionError past its pivot."""
+        """Ask the operation to stop and undo what it did. Raises FailedPreconditionError past its pivot.
+
+        Raises ValueError where there is no operation: validate_only, or nothing to do.
+        """
+        if not self.id:
+            raise _nothing_started()
         self._status = await self._client.cancel(self.id, wait=wait, request_id=request_id)
         return self._status
 
     def __repr__(self) -> str:
         status = self._status
         return f"<OperationHandle {self.id or '-'} {status.verb} {status.state} {status.percent:.0f}%>"
+
+
+def _nothing_started() -> ValueError:
+    return ValueError("nothing was started: the request had validate_only, or there was nothing to do")

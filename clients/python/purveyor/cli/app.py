@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from purveyor.cli.session import AsJson, Globals
 
 EPILOG = (
     "Exit codes: 0 done, 1 operation failed, 2 usage or invalid request, 3 not found, 4 conflict, 5 refused in this state, "
-    "6 unavailable, 7 quota or bound reached, 8 not allowed, 9 time-out, 10 defect, 130 interrupted."
+    "6 unavailable, 7 quota or bound reached, 8 not allowed, 9 time-out, 10 defect, 11 output failed, 130 interrupted."
 )
 
 app = typer.Typer(
@@ -21,6 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    """Print the distribution's version and end. Raises typer.Exit."""
+    if wanted:
+        typer.echo(metadata.version("purveyor"))
+        raise typer.Exit
 
 
 @app.callback()
@@ -41,6 +49,9 @@ def options(
         str, typer.Option("--tenant", "-t", envvar="PURVEYOR_TENANT", metavar="TENANT", help="Whose instances.")
     ] = "default",
     json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+    version: Annotated[  # noqa: ARG001, FBT002 - a flag with its own callback
+        bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Order a database, bind to it, watch the work, give it back."""
     context.obj = Globals(address, tenant, json)

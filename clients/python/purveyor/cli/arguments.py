@@ -72,13 +72,15 @@ def _value(text: str) -> Json:
         found: Json = json.loads(text)
     except ValueError:
         return text
+    except RecursionError as error:
+        raise typer.BadParameter("nested too deep", param_hint="--param") from error
     return found
 
 
 def _read(file: str) -> dict[str, Json]:
     try:
         found: Any = json.loads(_text(file))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{file}: {error}", param_hint="--params-file") from error
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{file}: not a JSON object", param_hint="--params-file")
@@ -87,9 +89,10 @@ def _read(file: str) -> dict[str, Json]:
 
 def _text(file: str) -> str:
     if file == "-":
-        return sys.stdin.read(MAX_FILE_BYTES + 1)
-    with Path(file).open(encoding="utf-8") as stream:
-        text = stream.read(MAX_FILE_BYTES + 1)
+        text = sys.stdin.read(MAX_FILE_BYTES + 1)
+    else:
+        with Path(file).open(encoding="utf-8") as stream:
+            text = stream.read(MAX_FILE_BYTES + 1)
     if len(text) > MAX_FILE_BYTES:
         raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
     return text

@@ -191,6 +191,10 @@ async def conclude(session: Session, handle: OperationHandle[Any], *, wait: bool
         session.say("valid; nothing was changed")
         session.emit(status, lambda: render.steps(status))
         return
+    if not handle.id:
+        session.say("there was nothing to do")
+        session.emit(status, lambda: render.operation(status))
+        return
     if handle.replayed:
         session.say("this was asked for before: nothing new was started")
     if wait:
@@ -207,5 +211,6 @@ def made_id(session: Session, stem: str, request_id: str | None) -> str:
         raise typer.BadParameter("needs --id: the earlier request had one", param_hint="--request-id")
     kept = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:40]
     made = f"{kept or 'new'}-{secrets.token_hex(4)}"
+    session.trace.made_id = made
     session.say(f"id: {made}")
     return made

@@ -49,6 +49,6 @@ def failure_document(error: PurveyorError, exit_code: int) -> dict[str, Any]:
     return {"error": found}
 
 
-def text(value: Any, *, indent: int | None = 2) -> str:
+def text(value: Any, *, indent: int | None = 2, ascii_only: bool = False) -> str:
     """The JSON text of a value; on one line without `indent`."""
-    return json.dumps(document(value), ensure_ascii=False, indent=indent)
+    return json.dumps(document(value), ensure_ascii=ascii_only, indent=indent)

@@ -2,7 +2,8 @@
 
 0 done · 1 the operation failed or was cancelled · 2 usage, or the request was refused as invalid · 3 not found ·
 4 conflict (taken id, operation in progress, etag) · 5 refused in this state · 6 the broker cannot be reached or is stopping ·
-7 a quota or bound is reached · 8 not allowed · 9 time-out · 10 a defect · 130 interrupted.
+7 a quota or bound is reached · 8 not allowed · 9 time-out · 10 a defect · 11 the result could not be written (what was asked for happened) · 130, 143 interrupted ·
+141 the reader of stdout went away.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Exit(IntEnum):
     NOT_ALLOWED = 8
     TIMED_OUT = 9
     DEFECT = 10
+    OUTPUT = 11
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 # The first class that fits counts; an operation's failure before the families.

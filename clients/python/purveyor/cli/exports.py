@@ -1,7 +1,7 @@
 """Credentials as shell exports: `eval "$(purveyor credentials orders app --env)"`, then `psql`.
 
 Guarantee: every value is quoted for a POSIX shell, and names are letters, digits and `_`; nothing in a credential can end
-its quotes. A value that a shell cannot hold (NUL) is refused.
+its quotes. A value that a shell cannot hold (NUL) is refused, and so are two values that want the same name.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ _POSTGRES = ("postgres://", "postgresql://")
 def lines(values: Mapping[str, Json], prefix: str = DEFAULT_PREFIX) -> list[str]:
     """One `export NAME=value` per credential, then DATABASE_URL and libpq's names when it is PostgreSQL.
 
-    Raises FailedPreconditionError for a value that no shell can hold.
+    Raises FailedPreconditionError for a value that no shell can hold, or whose name another value has.
     """
-    variables = {f"{prefix}{_name(name)}": _text(value) for name, value in values.items()}
+    wanted = [(f"{prefix}{_name(name)}", _text(value)) for name, value in values.items()]
     uri = str(values.get("uri", ""))
     if uri.startswith(_POSTGRES):
-        variables["DATABASE_URL"] = uri
-        variables |= {LIBPQ[name]: _text(value) for name, value in values.items() if name in LIBPQ}
+        wanted.append(("DATABASE_URL", uri))
+        wanted.extend((LIBPQ[name], _text(value)) for name, value in values.items() if name in LIBPQ)
+    variables: dict[str, str] = {}
+    for name, text in wanted:
+        if variables.setdefault(name, text) != text:
+            raise FailedPreconditionError(f"two credentials want to be {name}: choose another --prefix, or use --json")
     return [f"export {name}={_quoted(name, text)}" for name, text in variables.items()]
 
 

@@ -6,10 +6,12 @@ Guarantee: with `--json` nothing is shown. The bar is moved by the operation's o
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from purveyor.cli.render import clean
+from purveyor.cli.session import console
+from purveyor.cli.words import clean
 from purveyor.values import OperationState, OperationStatus
 
 if TYPE_CHECKING:
@@ -19,15 +21,25 @@ if TYPE_CHECKING:
     from purveyor.operations import OperationHandle
 
 
-async def finish(session: Session, handle: OperationHandle[Any], limit: float | None) -> OperationStatus:
-    """Show the operation until its end, at most `limit` seconds. Raises OperationFailedError, TimeoutError, PurveyorError."""
+async def finish(
+    session: Session,
+    handle: OperationHandle[Any],
+    limit: float | None,
+    *,
+    show: Callable[[OperationStatus], None] = lambda _: None,
+) -> OperationStatus:
+    """Show the operation until its end, at most `limit` seconds; with `--json` by `show` alone.
+
+    Raises OperationFailedError, TimeoutError, PurveyorError.
+    """
     from purveyor.failures import from_operation  # noqa: PLC0415 - loads gRPC
 
+    session.trace.handle = handle
     async with asyncio.timeout(limit):
         if session.json:
-            await _each(handle, lambda _: None)
-        elif session.err.is_terminal:
-            await _bar(session, handle)
+            await _each(handle, show)
+        elif sys.stderr.isatty():
+            await _bar(handle)
         else:
             await _lines(session, handle)
     if handle.status.state != OperationState.SUCCEEDED:
@@ -54,7 +66,7 @@ async def _lines(session: Session, handle: OperationHandle[Any]) -> None:
     await _each(handle, show)
 
 
-async def _bar(session: Session, handle: OperationHandle[Any]) -> None:
+async def _bar(handle: OperationHandle[Any]) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - for terminals only
 
     columns = (
@@ -64,7 +76,7 @@ async def _bar(session: Session, handle: OperationHandle[Any]) -> None:
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=session.err) as progress:
+    with Progress(*columns, console=console(sys.stderr)) as progress:
         task = progress.add_task("", total=100, verb=handle.status.verb.lower())
 
         def show(status: OperationStatus) -> None:

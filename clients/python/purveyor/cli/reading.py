@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
-from contextlib import aclosing
 from typing import Annotated
 
 import typer
 
-from purveyor.cli.arguments import Filter
+from purveyor.cli.arguments import Filter, Timeout
 from purveyor.cli.session import Session, command
 
 InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="The instance's id.")]
@@ -95,10 +93,12 @@ async def credentials(
     """The credentials of a binding, in the clear."""
     from purveyor.cli import exports, render  # noqa: PLC0415 - as above
 
+    if env and session.json:
+        raise typer.BadParameter("give one of --env and --json", param_hint="--env")
     async with session.client() as client:
         found = await client.credentials(instance_id, binding_id)
     if env:
-        sys.stdout.write("\n".join(exports.lines(found.reveal(), prefix)) + "\n")
+        session.write("\n".join(exports.lines(found.reveal(), prefix)) + "\n")
     else:
         session.emit(found.reveal(), lambda: render.credentials(found))
 
@@ -128,16 +128,16 @@ async def operation(
         session.show(render.steps(found))
 
 
-async def watch(session: Session, operation_id: OperationId) -> None:
+async def watch(
+    session: Session,
+    operation_id: OperationId,
+    timeout: Timeout = None,  # noqa: ASYNC109 - the option's name; it becomes asyncio.timeout
+) -> None:
     """Follow an operation to its end, over restarts of the broker; with --json one line per state."""
     from purveyor.cli import progress, render  # noqa: PLC0415 - as above
 
     async with session.client() as client:
         handle = await client.operation(operation_id)
-        if session.json:
-            async with aclosing(handle.watch()) as states:
-                async for status in states:
-                    session.emit_line(status)
-        await progress.finish(session, handle, None)
+        await progress.finish(session, handle, timeout, show=session.emit_line)
     if not session.json:
         session.show(render.operation(handle.status))

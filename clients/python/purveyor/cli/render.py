@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from purveyor.cli.words import clean
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
@@ -23,11 +25,6 @@ _COLOURS = {
     **dict.fromkeys(("FAILED", "DELETE_FAILED", "REVOCATION_BLOCKED"), "red"),
     **dict.fromkeys(("DELETED", "CANCELLED", "EXPIRED", "PLANNED", "UNDONE"), "dim"),
 }
-
-
-def clean(value: object) -> str:
-    """Text without control characters."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))
 
 
 def state(name: str) -> Text:

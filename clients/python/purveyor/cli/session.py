@@ -1,33 +1,36 @@
-"""One run of a command: where to call, how to speak, and how failures become words and exit codes.
+"""One run of a command: where to call, and how to speak.
 
-Guarantee: a failure prints its message, reason and violations, never a traceback of the library's own errors.
+Guarantee: what is shown on a terminal is whole: an id, a URI or a password that is copied from there is not cut or folded.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import io
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
-from purveyor.cli.documents import failure_document, text
-from purveyor.cli.exits import Exit, code_of
-from purveyor.errors import DeadlineExceededError, PurveyorError, UnavailableError
+from purveyor.cli.documents import text
+from purveyor.cli.running import execute
+from purveyor.cli.words import clean, tell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from purveyor.client import Client
+    from purveyor.operations import OperationHandle
 
 P = ParamSpec("P")
 RETRY_SECONDS = 3.0  # a person waits: shorter than the library's own
-WIDTH_OF_A_PIPE = 240
+WIDEST = 10_000  # a terminal folds a longer line by itself, and a copy of it stays whole
+_BLANKS = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$")  # rich fills columns up, inside their colours
+_KEPT = r"\1"
 
 Address = Annotated[
     str | None, typer.Option("--address", "-a", help="unix:/path or host:port.", metavar="ADDRESS", show_default=False)
@@ -45,6 +48,14 @@ class Globals:
     json: bool = False
 
 
+@dataclass
+class Trace:
+    """How far a command got, for its failure: the id that was made, the operation that is waited for."""
+
+    made_id: str = ""
+    handle: OperationHandle[Any] | None = None
+
+
 @dataclass(frozen=True)
 class Session:
     """What a command gets: `client()` to call with, `say` for people, `emit` for the result."""
@@ -52,6 +63,7 @@ class Session:
     address: str | None
     tenant: str
     json: bool
+    trace: Trace = field(default_factory=Trace)
 
     def client(self) -> Client:
         """A client to open with `async with`."""
@@ -60,49 +72,46 @@ class Session:
 
         return Client(self.address, tenant=self.tenant, retry_for=RETRY_SECONDS)
 
-    @cached_property
-    def out(self) -> Console:
-        """Stdout, wide enough for whole rows when it is not a terminal."""
-        return console(sys.stdout)
-
-    @cached_property
-    def err(self) -> Console:
-        """Stderr."""
-        return console(sys.stderr)
-
     def emit(self, value: Any, shown: RenderableType | Callable[[], RenderableType]) -> None:
         """The result: `value` as JSON, or `shown` for people."""
         if self.json:
-            sys.stdout.write(text(value) + "\n")
+            self.write(text(value, ascii_only=not writes_unicode()) + "\n")
         else:
             self.show(shown() if callable(shown) else shown)
 
     def show(self, shown: RenderableType) -> None:
-        """Something for people on stdout; without trailing blanks where it is not a terminal."""
-        if self.out.is_terminal:
-            self.out.print(shown)
-            return
-        with self.out.capture() as captured:
-            self.out.print(shown)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        """Something for people on stdout: never cut to the width of a terminal, without trailing blanks."""
+        buffer = io.StringIO()
+        console(buffer, terminal=sys.stdout.isatty(), width=WIDEST).print(shown)
+        plain = "".join(f"{_BLANKS.sub(_KEPT, line)}\n" for line in buffer.getvalue().splitlines())
+        coding = sys.stdout.encoding or "utf-8"
+        self.write(plain.encode(coding, "replace").decode(coding))
 
     def emit_line(self, value: Any) -> None:
         """One item of a stream as one line of JSON."""
-        sys.stdout.write(text(value, indent=None) + "\n")
+        self.write(text(value, indent=None, ascii_only=not writes_unicode()) + "\n")
+
+    def write(self, content: str) -> None:
+        """Text on stdout, as it is, at once. Raises OSError, and UnicodeEncodeError where it has no letters for it."""
+        sys.stdout.write(content)
         sys.stdout.flush()
 
     def say(self, message: str) -> None:
         """A remark on stderr; silent with --json."""
         if not self.json:
-            self.err.print(message)
+            tell(clean(message))
 
 
-def console(stream: Any) -> Console:
-    """A rich console that takes no markup from data."""
+def writes_unicode() -> bool:
+    """Whether stdout takes every letter."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def console(stream: Any, *, terminal: bool | None = None, width: int | None = None) -> Console:
+    """A rich console that takes no markup from data; by default as wide as the stream's terminal."""
     from rich.console import Console  # noqa: PLC0415 - not needed for JSON
 
-    width = None if stream.isatty() else WIDTH_OF_A_PIPE
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
+    return Console(file=stream, markup=False, highlight=False, emoji=False, force_terminal=terminal, width=width)
 
 
 def command(
@@ -142,35 +151,3 @@ def _entry(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined] # what inspect.signature reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*parameters, *added)}
     return run
-
-
-def execute(session: Session, function: Callable[..., Awaitable[None]], arguments: dict[str, Any]) -> None:
-    """Run a command to its end. Raises typer.Exit with the code of a failure."""
-
-    async def whole() -> None:
-        await function(session, **arguments)
-
-    try:
-        asyncio.run(whole())
-    except PurveyorError as error:
-        raise typer.Exit(report(session, error)) from error
-    except TimeoutError as error:
-        session.err.print("not finished in time; the operation goes on: see `purveyor operations`")
-        raise typer.Exit(Exit.TIMED_OUT) from error
-    except KeyboardInterrupt as error:
-        session.err.print("interrupted; an accepted operation goes on: see `purveyor operations`")
-        raise typer.Exit(Exit.INTERRUPTED) from error
-
-
-def report(session: Session, error: PurveyorError) -> Exit:
-    """Print a failure on stderr. Returns its exit code."""
-    code = code_of(error)
-    if session.json:
-        sys.stderr.write(text(failure_document(error, code)) + "\n")
-        return code
-    session.err.print(f"error: {error}")
-    for violation in error.violations:
-        session.err.print(f"  {violation.field}: {violation.description}")
-    if isinstance(error, UnavailableError | DeadlineExceededError) and error.request_id:
-        session.err.print(f"  to send the same request again: --request-id {error.request_id} and the same arguments")
-    return code
