@@ -11,6 +11,9 @@ CODE := server clients/python protos scripts tests
 
 # Where to stop, what to select: make test PYTEST_ARGS="-x tests/unit"
 PYTEST_ARGS ?=
+# Rows to measure (empty: all), and further options: make bench ROW=get BENCH_ARGS="--rounds 9"
+ROW ?=
+BENCH_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
 LOCK_ARGS ?=
 
@@ -37,9 +40,8 @@ lint: stubs ## Style, types, contract and layers; changes nothing
 format: setup ## Rewrite Python and protos in the house format
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . && $(BIN)/buf format -w
 
-bench: stubs ## Run the benchmarks in tests/benchmarks
-	@if [ -f tests/benchmarks/__main__.py ]; then $(PY) -m tests.benchmarks; \
-	else echo "no benchmarks here yet: tests/benchmarks/__main__.py does not exist" >&2; exit 1; fi
+bench: stubs ## Measure (build/bench.json); make bench ROW=provision for one row
+	@$(PY) -m tests.benchmarks $(if $(ROW),--row $(ROW)) $(BENCH_ARGS)
 
 stubs: setup ## Generate clients/python/purveyor/v1 from protos/ (quick when up to date)
 	@$(PY) protos/build_stubs.py

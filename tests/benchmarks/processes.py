@@ -1,0 +1,120 @@
+"""Sides as processes of their own: started, listened for, stopped.
+
+Guarantee: leaving the context leaves no process behind, and one that ended badly raises with the end of its log.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 60.0
+STOP_SECONDS = 30.0
+LOOK_SECONDS = 0.0005  # between two tries to connect: the grain of the start row
+TAIL = 600  # characters of a log
+
+
+class SideError(Exception):
+    """A side did not do what the measurement needs."""
+
+
+class Server:
+    """A running side that listens on a unix socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], path: str, log: Path) -> None:
+        self._process = process
+        self.path = path
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def address(self) -> str:
+        """As grpc takes it."""
+        return f"unix:{self.path}"
+
+    def listening(self) -> None:
+        """Return as soon as the socket takes connections. Raises SideError."""
+        until = time.monotonic() + READY_SECONDS
+        while not _connects(self.path):
+            if self._process.poll() is not None:
+                raise SideError(f"the side ended with {self._process.returncode}: {self.tail()}")
+            if time.monotonic() > until:
+                raise SideError(f"nothing listens on {self.path}: {self.tail()}")
+            time.sleep(LOOK_SECONDS)
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-TAIL:]
+
+    def stop(self) -> None:
+        """SIGTERM; kill what does not end."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise SideError(f"the side did not stop: {self.tail()}") from None
+        if code:
+            raise SideError(f"the side ended with {code}: {self.tail()}")
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def socket_path() -> Iterator[str]:
+    """Where a side may listen. Not in the row's folder: the path of a unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        yield f"{folder}/s"
+
+
+def launch(command: Sequence[str], path: str, log: Path) -> Server:
+    """Start `python -m COMMAND...` from the root of the repository."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            env=environment(),
+        )  # fmt: skip
+    return Server(process, path, log)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings for a broker."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PURVEYOR_")}
+
+
+@contextmanager
+def running(command: Sequence[str], path: str, log: Path) -> Iterator[Server]:
+    """A side that listens; stopped at the end."""
+    server = launch(command, path, log)
+    try:
+        server.listening()
+        yield server
+        server.stop()
+    finally:
+        server.kill()
+
+
+def _connects(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
