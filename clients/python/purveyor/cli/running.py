@@ -32,28 +32,28 @@ ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 def execute(session: Session, function: Callable[..., Awaitable[None]], arguments: dict[str, Any]) -> None:
     """Run a command to its end. Raises typer.Exit with the code of a failure, typer.TyperException for wrong use."""
-    ended: list[signal.Signals] = []
 
     async def whole() -> None:
-        _listen(ended)
-        await function(session, **arguments)
+        task = asyncio.ensure_future(function(session, **arguments))
+        ended = _listen(task)
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise typer.Exit(_interrupted(session, 128 + ended[0] if ended else Exit.INTERRUPTED))
+        task.result()
 
     try:
         asyncio.run(whole())
     except (typer.Exit, typer.TyperException):
         raise
-    except asyncio.CancelledError as error:
-        raise typer.Exit(_interrupted(session, 128 + ended[0] if ended else Exit.INTERRUPTED)) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(_interrupted(session, Exit.INTERRUPTED)) from error
     except Exception as error:
         raise typer.Exit(_failed(session, error)) from error
 
 
-def _listen(ended: list[signal.Signals]) -> None:
-    """End the command in order at SIGTERM and SIGHUP: a progress bar gives the cursor back."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
+def _listen(task: asyncio.Future[None]) -> list[signal.Signals]:
+    """End the task in order at SIGTERM and SIGHUP: a progress bar gives the cursor back. Returns which came."""
+    ended: list[signal.Signals] = []
 
     def end(number: signal.Signals) -> None:
         ended.append(number)
@@ -61,7 +61,8 @@ def _listen(ended: list[signal.Signals]) -> None:
 
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            loop.add_signal_handler(number, end, number)
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+    return ended
 
 
 def _failed(session: Session, error: Exception) -> int:
