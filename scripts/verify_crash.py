@@ -23,7 +23,7 @@ os.environ.setdefault(
     "GRPC_ENABLE_FORK_SUPPORT", "0"
 )  # said before grpc is imported: programs are started, never forked
 
-from tests.recovery import controls, scenarios
+from tests.recovery import controls, kinds
 from tests.recovery.suite import Options, Suite
 
 
@@ -59,7 +59,7 @@ async def _until_stopped(suite: Suite) -> bool:
 
 def read_options(argv: Sequence[str] | None) -> Options:
     """The command line."""
-    known = {kind.name: kind for kind in scenarios.ALL}
+    known = {kind.name: kind for kind in kinds.ALL}
     parser = argparse.ArgumentParser(description="Kill the broker everywhere.")
     parser.add_argument("--scenario", action="append", choices=sorted(known), help="only this one (repeatable)")
     parser.add_argument("--point", default="", help="only points whose name this regular expression matches")
@@ -72,7 +72,7 @@ def read_options(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--no-controls", action="store_true", help="without the planted faults")
     given = parser.parse_args(argv)
     return Options(
-        scenarios=[known[name] for name in given.scenario] if given.scenario else scenarios.ALL,
+        scenarios=[known[name] for name in given.scenario] if given.scenario else kinds.ALL,
         controls=() if given.no_controls or given.list else controls.ALL,
         point=given.point,
         limit=given.limit,

@@ -39,6 +39,16 @@ LISTINGS = {
     "locks": "SELECT objid, pid FROM pg_locks WHERE locktype = 'advisory' ORDER BY 1, 2",
 }
 
+COMMON = "purveyor_schemas"  # databases that instances share
+CONTENTS = """
+SELECT 'schema', nspname::text, nspowner::regrole::text, nspacl::text FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
+UNION ALL SELECT 'relation', oid::regclass::text, relowner::regrole::text, relacl::text FROM pg_class WHERE oid >= 16384
+UNION ALL SELECT 'function', oid::regprocedure::text, proowner::regrole::text, '' FROM pg_proc WHERE oid >= 16384
+UNION ALL SELECT 'large object', oid::text, lomowner::regrole::text, '' FROM pg_largeobject_metadata
+UNION ALL SELECT 'default', oid::text, defaclrole::regrole::text, '' FROM pg_default_acl
+ORDER BY 1, 2
+"""
+
 
 class TestEnvironment:
     """What a provider may use of its host."""
@@ -119,6 +129,9 @@ class TestServer:
         """All that a provider could leave behind in the server, and the files of its data directory."""
         async with self.superuser() as connection:
             found = {name: [tuple(row) for row in await connection.fetch(sql)] for name, sql in LISTINGS.items()}
+        for database in [row[0] for row in found["databases"] if row[0].startswith(COMMON)]:
+            async with self.superuser(database) as connection:
+                found[database] = [tuple(row) for row in await connection.fetch(CONTENTS)]
         found["files"] = [(str(path),) for path in sorted(self.keep.rglob("*"))]
         return found
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest_asyncio
 
 from purveyor_server.providers.postgresql import PostgresProvider
 from tests.postgres_server import TestServer, postgres
-from tests.provider_contract.shop import Shop, until
+from tests.provider_contract.shop import SCHEMA_PLAN, Shop, until
 
-__all__ = ["postgres", "shop"]
+__all__ = ["postgres", "schema_shop", "shop"]
 
 
 @pytest_asyncio.fixture
 async def shop(postgres: TestServer) -> AsyncIterator[Shop]:
     """A provider with a store id of its own."""
+    async with opened(postgres) as shop:
+        yield shop
+
+
+@pytest_asyncio.fixture
+async def schema_shop(postgres: TestServer) -> AsyncIterator[Shop]:
+    """The same for plans of the kind `schema`; the database that they share is there already."""
+    provider = PostgresProvider(postgres.config, postgres.environment())
+    first = Shop(postgres, provider, secrets.token_hex(8))
+    first.settings = SCHEMA_PLAN
+    await first.deprovision(await first.provision())
+    await provider.close()
+    async with opened(postgres) as shop:
+        shop.settings = SCHEMA_PLAN
+        yield shop
+
+
+@asynccontextmanager
+async def opened(postgres: TestServer) -> AsyncIterator[Shop]:
+    """A shop, and the look at the server before and after it."""
     before = await postgres.listing()
     store = secrets.token_hex(8)
     provider = PostgresProvider(postgres.config, postgres.environment(store))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from purveyor_server.providers.contract import (
     Observed,
     Outputs,
     Piece,
+    PoolExhausted,
     Work,
     WorkSettings,
 )
@@ -34,18 +35,44 @@ PLAN: dict[str, Json] = {
     "connection_limit": 5,
     "extensions": ["hstore", "pg_trgm", "citext", "dblink"],
 }
+SCHEMA_PLAN: dict[str, Json] = {"kind": "schema", "binding_connection_limit": 5}
 PATIENCE = 30.0  # seconds
-ROUNDS = 20
 
 
 class Stopped(BaseException):
     """The broker dies here."""
 
 
+class FakePools:
+    """Numbers as the store gives them."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[str, str], int] = {}
+
+    def allocate(self, owner: str, pool: str, low: int, high: int, avoid: Collection[int]) -> int:
+        """The same number for the same owner, unless it is to be avoided."""
+        held = self._given.get((owner, pool))
+        if held is not None and held not in avoid:
+            return held
+        taken = {value for (_, name), value in self._given.items() if name == pool} | set(avoid)
+        free = next((value for value in range(low, high + 1) if value not in taken), None)
+        if free is None:
+            raise PoolExhausted(f"every number of {pool} is taken")
+        return self._given.setdefault((owner, pool), free) if held is None else self._replace(owner, pool, free)
+
+    def _replace(self, owner: str, pool: str, value: int) -> int:
+        self._given[owner, pool] = value
+        return value
+
+    def free(self, owner: str) -> None:
+        """What the end of a deletion does."""
+        self._given = {key: value for key, value in self._given.items() if key[0] != owner}
+
+
 class FakeContext:
     """A piece's context. `die_at` is the number of the outside call (0 is the first) before which the broker dies."""
 
-    def __init__(self, work: Work, store: str, password: Secret, die_at: int | None = None) -> None:
+    def __init__(self, work: Work, store: str, password: Secret, pools: FakePools, die_at: int | None = None) -> None:
         self.work = work
         self.want = work.want
         self.was = work.was
@@ -55,6 +82,7 @@ class FakeContext:
         self.calls: list[str] = []
         self.marker = f"purveyor:{store}:{self.uid}:7"
         self._password = password
+        self._pools = pools
         self._die_at = die_at
 
     @property
@@ -73,6 +101,9 @@ class FakeContext:
     async def save(self, value: Json) -> None:
         self.saved = value
 
+    async def allocate(self, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
+        return self._pools.allocate(self.uid, pool, low, high, avoid)
+
     def report(self, percent: float, sentence: str) -> None:
         assert 0 <= percent <= 100
         assert sentence
@@ -90,7 +121,9 @@ class Shop:
         self.server = server
         self.provider = provider
         self.store = store
+        self.settings = PLAN  # of the instances that are made from now on
         self.facade = ProviderFacade(ProviderRef("postgres", "postgresql"), provider, SystemClock())
+        self.pools = FakePools()
         self.passwords: dict[str, Secret] = {}
         self.instances: dict[str, WorkSettings] = {}
         self.bindings: dict[str, str] = {}  # binding uid -> instance uid
@@ -99,13 +132,13 @@ class Shop:
         self, verb: Verb, uid: str, parameters: dict[str, Json] | None = None, binding: BindingWork | None = None
     ) -> Work:
         """The work of a verb on the instance `uid`."""
-        settings = WorkSettings("service", "plan", PLAN, parameters or {})
+        settings = WorkSettings("service", "plan", self.settings, parameters or {})
         return Work(verb, uid, None if verb is Verb.DEPROVISION else settings, None, {}, binding)
 
     def context(self, work: Work, die_at: int | None = None) -> FakeContext:
         """A context for one step of `work`."""
         password = self.passwords.setdefault(work.binding.uid if work.binding else "", Secret.mint())
-        return FakeContext(work, self.store, password, die_at)
+        return FakeContext(work, self.store, password, self.pools, die_at)
 
     async def run(self, work: Work) -> dict[str, Outputs]:
         """Every step to its end."""
@@ -116,7 +149,8 @@ class Shop:
 
     async def step(self, piece: Piece, make: Make, work: Work) -> Outputs:
         """One step, asked again while it says NotYet."""
-        for _ in range(ROUNDS):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             answer = await self.facade.make(piece, make, self.context(work))
             if isinstance(answer, Done):
                 return answer.outputs

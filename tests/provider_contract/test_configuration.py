@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from purveyor_server.domain.errors import PurveyorError, Reason
@@ -14,8 +15,16 @@ from purveyor_server.domain.model import Json
 from purveyor_server.providers.contract import Permanent, RightsMissing, Unreachable
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.cluster import choose_port
-from purveyor_server.providers.postgresql.config import read_config, read_parameters, read_settings
+from purveyor_server.providers.postgresql.config import Strict, read_config
 from purveyor_server.providers.postgresql.provider import _tls
+from purveyor_server.providers.postgresql.settings import (
+    BindingParameters,
+    SchemaParameters,
+    SharedParameters,
+    read_as,
+    read_settings,
+    settings_schema,
+)
 from tests.postgres_server import TestEnvironment, TestServer
 
 SERVER: dict[str, Json] = {"host": "db", "password": {"env": "PASSWORD"}}
@@ -59,17 +68,37 @@ def test_a_sound_configuration_is_read(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [({}, "kind"), ({"kind": "dedicated"}, "kind"), ({"kind": "shared", "temp_file_limit": "1GB"}, "temp_file_limit")],
+    [
+        ({}, "kind"),
+        ({"kind": "own"}, "kind"),
+        ({"kind": "shared", "temp_file_limit": "1GB"}, "temp_file_limit"),
+        ({"kind": "schema", "connection_limit": 5}, "connection_limit"),
+        ({"kind": "schema", "database": "postgres"}, "database"),
+        ({"kind": "schema", "database": "pv_db_1"}, "database"),
+        ({"kind": "schema", "database": 'a"; DROP DATABASE x'}, "database"),
+    ],
 )
 def test_bad_settings_of_a_plan_are_named(settings: dict[str, Json], key: str) -> None:
     with pytest.raises(Permanent, match=key):
         read_settings(settings)
+    faults = list(jsonschema_rs.validator_for(settings_schema()).iter_errors(settings))
+    assert any(key in fault.message or key in fault.instance_path for fault in faults)
+    assert len(faults) == 1
 
 
-@pytest.mark.parametrize("parameters", [{"extensions": ['a"; DROP DATABASE x']}, {"connection_limit": 0}, {"more": 1}])
-def test_bad_parameters_are_named(parameters: dict[str, Json]) -> None:
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        (SharedParameters, {"extensions": ['a"; DROP DATABASE x']}),
+        (SharedParameters, {"connection_limit": 0}),
+        (SharedParameters, {"more": 1}),
+        (SchemaParameters, {"extensions": ["hstore"]}),
+        (BindingParameters, {"connection_limit": "all"}),
+    ],
+)
+def test_bad_parameters_are_named(model: type[Strict], parameters: dict[str, Json]) -> None:
     with pytest.raises(Permanent, match=next(iter(parameters))):
-        read_parameters(parameters)
+        read_as(model, parameters)
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])

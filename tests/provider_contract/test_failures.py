@@ -22,7 +22,7 @@ from purveyor_server.providers.contract import (
 )
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.failures import explain
-from purveyor_server.providers.postgresql.login import STARTING
+from purveyor_server.providers.postgresql.roles import STARTING
 from tests.postgres_server import TestServer
 from tests.provider_contract.shop import Shop, until
 

@@ -17,14 +17,15 @@ from purveyor import Client
 from purveyor_server.domain.names import outside_name
 from purveyor_server.providers.postgresql.cluster import ADMIN, SUPERUSER, Folders, load_state
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
-from purveyor_server.providers.postgresql.pieces import DATABASE, GROUP, LOGIN
+from purveyor_server.providers.postgresql.pieces import DATABASE, GROUP, LOGIN, SCHEMA
 from tests.recovery.broker import Broker, BrokerError
 from tests.recovery.listings import Backend, Listing, Target, differences, files, processes
 
 ACT_SECONDS = 60.0
 LATE_SECONDS = 2.0  # a point may lie after what the client waits for
 QUIET_SECONDS = 15.0  # at most so long until no session of a dead broker is left
-SERVICE, PLAN = "postgresql", "shared"
+SERVICE, PLAN, SCHEMA_PLAN = "postgresql", "shared", "schema"
+COMMON_DATABASE = "purveyor_schemas"
 NO_SUCH_EXTENSION = "no_such_extension"  # the plan offers it, the server does not have it: a failure for good
 CATALOG = """\
 providers:
@@ -47,13 +48,19 @@ services:
         provider: main
         settings:
           {{kind: shared, connection_limit: 5, max_connection_limit: 20, extensions: [citext, pgcrypto, {extension}]}}
-        schemas:
+        schemas: &schemas
           service_instance:
             create: &any
               parameters: {{$schema: "https://json-schema.org/draft/2020-12/schema", type: object}}
             update: *any
           service_binding:
             create: *any
+      - id: 5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a98
+        name: schema
+        description: One schema.
+        provider: main
+        settings: {{kind: schema}}
+        schemas: *schemas
 """
 CONFIGURATION = """\
 data_dir = "{data}"
@@ -197,7 +204,8 @@ class Lane:
         names = set()
         async for instance in client.instances():
             if instance.state not in {"FAILED", "DELETED"} or instance.cleanup_required:
-                names.add(f"database {outside_name(DATABASE, instance.uid)}")
+                kind = SCHEMA if instance.plan_name == SCHEMA_PLAN else DATABASE
+                names.add(f"{'schema' if kind is SCHEMA else 'database'} {outside_name(kind, instance.uid)}")
                 names.add(f"role {outside_name(GROUP, instance.uid)}")
         async for binding in client.bindings():
             if binding.state not in {"FAILED", "DELETED"} or binding.cleanup_required:

@@ -64,6 +64,7 @@ SELECT format('session pid=%s %s in %s: %s, %s', pid, usename, datname, state, l
 WAIT = "SELECT pg_sleep($1)"  # waits in the server, for what happens in the server
 QUIET_STEP_SECONDS = 0.05
 
+_SCHEMA = re.compile(r": schema (pv_\w+) ")
 _REVISION = re.compile(r"(purveyor:[^\]]*):\d+\]")
 Listing = frozenset[str]
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -103,13 +104,17 @@ class Backend:
             await self._connection.close(timeout=TIMEOUT_SECONDS)
 
     async def names(self) -> frozenset[str]:
-        """`database NAME` and `role NAME` of everything that the broker may have made."""
+        """`database NAME`, `role NAME` and `schema NAME` of everything that the broker may have made."""
         connection = await self.connection()
         rows = await connection.fetch(
             "SELECT 'database ' || datname FROM pg_database WHERE datname LIKE 'pv\\_%'"
             " UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'pv\\_%'"
         )
-        return frozenset(row[0] for row in rows)
+        names = {row[0] for row in rows}
+        for row in await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE 'purveyor\\_%'"):
+            lines = await self._inside(row[0])
+            names |= {"schema " + found.group(1) for line in lines if (found := _SCHEMA.search(line))}
+        return frozenset(names)
 
     async def listing(self) -> Listing:
         """Everything; the revision in an ownership marker, which every change moves on, is left out."""

@@ -53,6 +53,7 @@ class Run:
         self.tenant = tenant or f"t-{tag}"
         self.instance_id = instance_id or f"i-{tag}"
         self.binding_id = f"b-{tag}"
+        self.plan = PLAN
         self.problems: list[Problem] = []
         self.expected: dict[str, frozenset[str]] = {}
         self.answered: dict[str, str] = {}
@@ -84,7 +85,7 @@ class Run:
         return await self.ask(
             key, expected,
             lambda client, request: client.provision(
-                SERVICE, PLAN, instance_id=self.instance_id, parameters=parameters, request_id=request
+                SERVICE, self.plan, instance_id=self.instance_id, parameters=parameters, request_id=request
             ),
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from tests.recovery.lane import NO_SUCH_EXTENSION, Lane
+from tests.recovery.lane import NO_SUCH_EXTENSION, PLAN, Lane
 from tests.recovery.run import CANCELLED, FAILED, Json, Run
 
 SMALL: Json = {"connection_limit": 4, "extensions": []}
@@ -40,6 +40,8 @@ class Scenario:
     """Base of all: an instance of its own in each run, nothing to prepare."""
 
     name = ""
+    plan = PLAN
+    furniture: Json = SMALL  # parameters of that instance
     fixture: str = ""  # the id of an instance that the runs of a batch share
 
     @property
@@ -51,7 +53,8 @@ class Scenario:
         """Make the fixture of a batch."""
         if self.fixture:
             run = Run(lane, f"{tenant}-fixture", tenant, self.fixture)
-            await run.end(await run.provision(SMALL), "provision")
+            run.plan = self.plan
+            await run.end(await run.provision(self.furniture), "provision")
             if run.problems:
                 raise AssertionError(f"{self.name}: the fixture could not be made: {run.problems}")
 

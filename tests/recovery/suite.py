@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.recovery import controls, scenarios
+from tests.recovery import controls, kinds
 from tests.recovery.controls import Control, Verdict
 from tests.recovery.drive import Outcome
 from tests.recovery.lane import Lane
@@ -34,7 +34,7 @@ Job = Callable[[Worker], Awaitable[None]]
 class Options(NamedTuple):
     """What to run. `limit`: targets of each scenario, 0 means all; `point`: a regular expression; `settle`: seconds."""
 
-    scenarios: Sequence[type[Scenario]] = scenarios.ALL
+    scenarios: Sequence[type[Scenario]] = kinds.ALL
     controls: Sequence[type[Control]] = controls.ALL
     point: str = ""
     limit: int = 0

@@ -103,7 +103,9 @@ class Worker:
 
     def _run(self, lane: Lane, scenario: Scenario, tenant: str) -> Run:
         tag = self._tag()
-        return Run(lane, tag, tenant, scenario.fixture) if scenario.fixture else Run(lane, tag)
+        run = Run(lane, tag, tenant, scenario.fixture) if scenario.fixture else Run(lane, tag)
+        run.plan = scenario.plan
+        return run
 
     async def _furnish(self, scenario: Scenario, tenant: str) -> None:
         lane = await self.lane()

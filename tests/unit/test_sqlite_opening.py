@@ -180,7 +180,7 @@ async def test_a_clean_end_leaves_no_log_behind(tmp_path: Path) -> None:
 
 def test_a_migration_is_whole_or_not_at_all(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
-    (first,) = known()
+    first = known()[0]
     broken = type(first)(2, "0002_broken.sql", "CREATE TABLE half (x);\nCREATE TABLE half (x);\n")
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection, (first, broken))

@@ -61,6 +61,7 @@ class Reason(StrEnum):
     CHILD_FAILED = "CHILD_FAILED"
     CLEANUP_INCOMPLETE = "CLEANUP_INCOMPLETE"
     CREDENTIALS_NOT_UNIQUE = "CREDENTIALS_NOT_UNIQUE"
+    POOL_EXHAUSTED = "POOL_EXHAUSTED"
 
 
 class Violation(msgspec.Struct, frozen=True):

@@ -6,11 +6,12 @@ Guarantee: a piece gets the settings of the direction it runs in: an update that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Json, Step
 from purveyor_server.domain.states import Make, Verb
 from purveyor_server.engine import transitions
@@ -19,7 +20,7 @@ from purveyor_server.engine.journal import Journal
 from purveyor_server.engine.vault import Vault
 from purveyor_server.engine.work import Assignment
 from purveyor_server.kit import failpoints
-from purveyor_server.providers.contract import Done, NotYet, Permanent, PlannedStep, WorkSettings
+from purveyor_server.providers.contract import Done, NotYet, Permanent, PlannedStep, PoolExhausted, WorkSettings
 from purveyor_server.providers.facade import ProviderFacade
 
 
@@ -90,6 +91,7 @@ class Calls:
             secrets=self._vault.of_piece(target.piece.name) if make is Make.ENSURE else {},
             lease=self._lease,
             save=lambda value: self._save(step, value),
+            allocate=self._allocate,
             report=lambda percent, sentence: self._progress(step, percent, sentence),
         )
 
@@ -104,6 +106,14 @@ class Calls:
         saved = replace(self._journal.steps[step.index], saved=value)
         await self._journal.advance(lambda job: transitions.write_step(job, saved), "save")
         self._journal.remember(saved)
+
+    async def _allocate(self, pool: str, low: int, high: int, avoid: Collection[int]) -> int:
+        try:
+            return await self._journal.allocate(pool, low, high, avoid)
+        except PurveyorError as error:
+            if error.reason is Reason.POOL_EXHAUSTED:
+                raise PoolExhausted(error.message) from error
+            raise
 
     def _progress(self, step: Step, percent: float, sentence: str) -> None:
         weight = self._journal.total_weight or 1.0

@@ -9,7 +9,7 @@ Each method and each announced outside call is a failpoint (`context.<method>.be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 
 from purveyor_server.domain.model import Json
@@ -54,6 +54,7 @@ class StepContext:
         secrets: Mapping[str, Secret],
         lease: Lease,
         save: Callable[[Json], Awaitable[None]],
+        allocate: Callable[[str, int, int, Collection[int]], Awaitable[int]],
         report: Callable[[float, str], None],
     ) -> None:
         self.work = work
@@ -67,6 +68,7 @@ class StepContext:
         self._secrets = secrets
         self._lease = lease
         self._save = save
+        self._allocate = allocate
         self._report = report
         self._sent = ""
 
@@ -89,6 +91,13 @@ class StepContext:
         await self._save(value)
         self.saved = value
         failpoints.hit("context.save.after")
+
+    async def allocate(self, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
+        """A number that is this owner's alone, committed under the fence; raises PoolExhausted."""
+        self._pass("allocate")
+        value = await self._allocate(pool, low, high, avoid)
+        failpoints.hit("context.allocate.after")
+        return value
 
     def report(self, percent: float, sentence: str) -> None:
         """Progress of this step."""

@@ -7,6 +7,7 @@ from purveyor_server.domain.model import Failure, Operation
 from purveyor_server.providers.contract import (
     Ambiguous,
     Permanent,
+    PoolExhausted,
     ProviderError,
     RightsMissing,
     Unreachable,
@@ -37,6 +38,7 @@ def provider(error: ProviderError, step: str) -> Failure:
     reasons: dict[type[ProviderError], Reason] = {
         Unreachable: Reason.PROVIDER_UNREACHABLE,
         RightsMissing: Reason.PROVIDER_RIGHTS_MISSING,
+        PoolExhausted: Reason.POOL_EXHAUSTED,
     }
     reason = reasons.get(type(error), Reason.PROVIDER_FAILED)
     if isinstance(error, Ambiguous) and error.detail == "time-out":

@@ -7,7 +7,7 @@ Limit: a cancel request that commits meanwhile is seen with the next write, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import NoReturn
 
@@ -45,6 +45,10 @@ class Journal:
         command = Advance(self._fence, decide, with_resources=with_resources, label=label)
         self.operation = await self._store.advance(command)
         return self.operation
+
+    async def allocate(self, pool: str, low: int, high: int, avoid: Collection[int]) -> int:
+        """A number for the operation's subject, under the fence; raises LeaseLostError and POOL_EXHAUSTED."""
+        return await self._store.allocate(self._fence, pool, low, high, avoid)
 
     def remember(self, step: Step) -> None:
         """Take a committed line into memory."""

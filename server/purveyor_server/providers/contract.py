@@ -12,7 +12,7 @@ Failures of a piece method: raise `Retryable`, `Permanent`, `Ambiguous` or `Unre
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -64,6 +64,10 @@ class RightsMissing(Retryable):
 
 class Permanent(ProviderError):  # noqa: N818
     """It certainly did not happen and trying again will not help."""
+
+
+class PoolExhausted(Permanent):
+    """Raised by `Context.allocate`: every number of the pool is taken; let it through."""
 
 
 class Ambiguous(ProviderError):  # noqa: N818
@@ -157,6 +161,16 @@ class Context(Protocol):
 
     async def save(self, value: Json) -> None:
         """Commit `value` under the fence before it returns: call it before the outside call it describes."""
+        ...
+
+    async def allocate(self, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
+        """A number of low..high that no other owner has, committed before it returns; for `ensure`.
+
+        The owner is the binding in BIND, else the instance. It gets the same number on every run, also after the range
+        has changed, unless that one is in `avoid` (a port that a stranger holds): then another takes its place. It is
+        free again from the command on that makes the owner DELETED. One pool serves all providers that name it.
+        Raises PoolExhausted.
+        """
         ...
 
     def report(self, percent: float, sentence: str) -> None:

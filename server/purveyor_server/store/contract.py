@@ -21,7 +21,7 @@ is as if it did not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -62,7 +62,7 @@ class Writes(msgspec.Struct, frozen=True):
     """What a command puts down: whole records, inserted or replaced by their key.
 
     `quiet` operations get no event (progress, leases). `erase` names owners (uids) whose secrets go away, and whose
-    operations' journals lose outputs and saved values. A `unique` mark that another owner holds refuses the command with
+    operations' journals lose outputs and saved values, and whose allocated numbers are free again. A `unique` mark that another owner holds refuses the command with
     CREDENTIALS_NOT_UNIQUE; an owner's marks go with `erase`.
     """
 
@@ -284,6 +284,13 @@ class Commands(Protocol):
 
     async def progress(self, marks: Sequence[Progress]) -> None:
         """Store progress of running operations; a lost fence is ignored."""
+        ...
+
+    async def allocate(self, fence: Fence, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
+        """The number of `pool` that the fenced operation's binding, else instance, has to itself until it is erased.
+
+        It stays the same, unless it is among those to avoid. Raises LeaseLostError, POOL_EXHAUSTED.
+        """
         ...
 
     async def wake(self, provider: str) -> int:

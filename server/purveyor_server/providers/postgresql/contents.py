@@ -13,7 +13,7 @@ from purveyor_server.providers.postgresql.pieces import (
     DATABASE,
     EXTENSION_SCHEMA,
     GROUP,
-    SharedPiece,
+    LockedPiece,
     enter,
     read_wanted,
     role_exists,
@@ -50,7 +50,7 @@ SELECT DISTINCT p.extname FROM parts p
 """
 
 
-class SchemaPiece(SharedPiece):
+class SchemaPiece(LockedPiece):
     """The group's rights in `public`, and the schema that holds extensions."""
 
     name = "schema"
@@ -87,7 +87,7 @@ class SchemaPiece(SharedPiece):
         return Done()
 
 
-class ExtensionsPiece(SharedPiece):
+class ExtensionsPiece(LockedPiece):
     """The extensions of an instance."""
 
     name = "extensions"

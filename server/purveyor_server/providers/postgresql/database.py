@@ -9,41 +9,32 @@ server's operator ends it; an ICU or libc locale must exist in the server.
 from __future__ import annotations
 
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, RightsMissing
-from purveyor_server.providers.postgresql.config import PlanSettings
 from purveyor_server.providers.postgresql.grants import release
 from purveyor_server.providers.postgresql.pieces import (
     DATABASE,
     EXTENSION_SCHEMA,
     GROUP,
-    LOGIN,
     DatabaseFacts,
-    SharedPiece,
+    LockedPiece,
     Wanted,
+    default_setting,
     find_database,
     read_wanted,
     role_exists,
 )
+from purveyor_server.providers.postgresql.roles import NO_RIGHTS, left_members
 from purveyor_server.providers.postgresql.sessions import Session
+from purveyor_server.providers.postgresql.settings import PlanSettings, SharedSettings, settings_of
 from purveyor_server.providers.postgresql.sql import ident, literal
 
-# ALTER ROLE may not mention SUPERUSER, REPLICATION and BYPASSRLS without having them: CREATE says it all.
-NO_RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
-LEFT_MEMBERS = """
-SELECT r.rolname FROM pg_auth_members m
-  JOIN pg_roles r ON r.oid = m.member
-  JOIN pg_roles g ON g.oid = m.roleid
- WHERE g.rolname = $1 AND starts_with(r.rolname, $2)
- ORDER BY 1
-"""
 
-
-class GroupPiece(SharedPiece):
+class GroupPiece(LockedPiece):
     """The role that owns what the bindings make. Nobody logs in as it."""
 
     name = "group"
 
     async def _ensure(self, ctx: Context, session: Session) -> Done:
-        read_wanted(ctx)
+        settings_of(ctx.want, PlanSettings)
         group = ctx.instance_name(GROUP)
         statements = [f"COMMENT ON ROLE {ident(group)} IS {literal(ctx.marker)}"]
         if not await role_exists(session, group):
@@ -55,18 +46,18 @@ class GroupPiece(SharedPiece):
     async def _absent(self, ctx: Context, session: Session) -> Done:
         """Logins that are still members go first: their objects went with the database, their names must not stay."""
         group = ctx.instance_name(GROUP)
-        left = await session.ask(LEFT_MEMBERS, group, f"pv_{LOGIN}_")
+        left = await left_members(session, group)
         if not left and not await role_exists(session, group):
             return Done()
         ctx.report(50, "removing the group role")
-        roles = [*(row["rolname"] for row in left), group]
+        roles = [*left, group]
         for role in roles:
             await release(self._sessions, session, ctx, self.name, role)
         await session.change(ctx, "drop_group", *(f"DROP ROLE IF EXISTS {ident(role)}" for role in roles))
         return Done()
 
 
-class DatabasePiece(SharedPiece):
+class DatabasePiece(LockedPiece):
     """The database with its rights and limits."""
 
     name = "database"
@@ -110,7 +101,7 @@ def _check_owner(facts: DatabaseFacts, database: str) -> None:
         raise RightsMissing("the database belongs to somebody else", detail)
 
 
-def _create(database: str, limit: int, plan: PlanSettings) -> str:
+def _create(database: str, limit: int, plan: SharedSettings) -> str:
     provider = f" LOCALE_PROVIDER {plan.locale_provider}" if plan.locale_provider else ""
     # The builtin and ICU providers have options of their own beside the libc locale.
     option = {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}.get(plan.locale_provider or "", "LOCALE")
@@ -128,14 +119,12 @@ def _open(ctx: Context, database: str, limit: int, wanted: Wanted) -> list[str]:
         f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {group}",
         f"ALTER DATABASE {name} CONNECTION LIMIT {limit}",
         f'ALTER DATABASE {name} SET search_path = "$user", public, {EXTENSION_SCHEMA}',
-        _setting(name, "statement_timeout", wanted.plan.statement_timeout_seconds),
-        _setting(name, "idle_in_transaction_session_timeout", wanted.plan.idle_in_transaction_timeout_seconds),
+        default_setting(f"DATABASE {name}", "statement_timeout", wanted.plan.statement_timeout_seconds),
+        default_setting(
+            f"DATABASE {name}",
+            "idle_in_transaction_session_timeout",
+            wanted.plan.idle_in_transaction_timeout_seconds,
+        ),
         f"COMMENT ON DATABASE {name} IS {literal(ctx.marker)}",
         f"ALTER DATABASE {name} ALLOW_CONNECTIONS true",
     ]
-
-
-def _setting(database: str, key: str, seconds: float | None) -> str:
-    if seconds is None:
-        return f"ALTER DATABASE {database} RESET {key}"
-    return f"ALTER DATABASE {database} SET {key} = {seconds * 1000:.0f}"

@@ -1,16 +1,19 @@
 """What in the server carries our marker.
 
-Guarantee: exactly the roles and databases whose comment is a marker of the store asked for, in pages.
-Limit: a walk over pages is no snapshot; who may comment on a role or database is its owner or the broker's role, so tenants
+Guarantee: exactly the roles, databases and schemas whose comment is a marker of the store asked for, in pages.
+Limit: a walk over pages is no snapshot; who may comment on one of them is its owner or the broker's role, so tenants
 cannot plant a marker.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from purveyor_server.providers.contract import Owned
-from purveyor_server.providers.postgresql.sessions import Sessions
+from purveyor_server.providers.postgresql.common import common_databases
+from purveyor_server.providers.postgresql.sessions import Session, Sessions
 
 PAGE = 500
 MARKED = """
@@ -25,12 +28,32 @@ SELECT kind, name, description FROM (
 """
 
 
+SCHEMAS = """
+SELECT 'schema' AS kind, n.nspname::text COLLATE "C" AS name, d.description FROM pg_description d
+  JOIN pg_namespace n ON n.oid = d.objoid WHERE d.classoid = 'pg_namespace'::regclass
+   AND starts_with(d.description, $1) AND ('schema', n.nspname::text COLLATE "C") > ($2, $3)
+ ORDER BY 2 LIMIT $4
+"""
+
+
 async def list_owned(sessions: Sessions, store_id: str) -> AsyncIterator[Owned]:
     """Everything with the marker `purveyor:<store_id>:<uid>:<revision>`; what does not read so is left out."""
+    async for owned in _walk(sessions.admin, MARKED, store_id):
+        yield owned
+    async with sessions.admin() as session:
+        databases = await common_databases(session)
+    for database in databases:
+        async for owned in _walk(partial(sessions.inside, database), SCHEMAS, store_id):
+            yield owned
+
+
+async def _walk(
+    enter: Callable[[], AbstractAsyncContextManager[Session]], query: str, store_id: str
+) -> AsyncIterator[Owned]:
     after = ("", "")
     while True:
-        async with sessions.admin() as session:
-            rows = await session.ask(MARKED, f"purveyor:{store_id}:", *after, PAGE)
+        async with enter() as session:
+            rows = await session.ask(query, f"purveyor:{store_id}:", *after, PAGE)
         for row in rows:
             uid, _, revision = row["description"].removeprefix(f"purveyor:{store_id}:").partition(":")
             if uid and revision.isdecimal():

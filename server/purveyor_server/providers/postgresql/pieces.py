@@ -1,4 +1,4 @@
-"""What the pieces of plan `shared` have in common.
+"""What the pieces have in common.
 
 Guarantee: `ensure` and `absent` run under the piece's own advisory lock (see `sessions`); a second run that finds it held
 does nothing and asks to be called again.
@@ -12,18 +12,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, ProviderError
-from purveyor_server.providers.postgresql.config import (
-    InstanceParameters,
-    LimitsConfig,
-    PlanSettings,
-    read_parameters,
-    read_settings,
-)
+from purveyor_server.providers.postgresql.config import LimitsConfig
 from purveyor_server.providers.postgresql.sessions import FullError, Session, Sessions
+from purveyor_server.providers.postgresql.settings import (
+    BindingParameters,
+    PlanSettings,
+    SharedParameters,
+    SharedSettings,
+    read_as,
+    settings_of,
+)
 from purveyor_server.providers.postgresql.sql import ident
 
 BUSY_SECONDS = 0.5
-DATABASE, GROUP, LOGIN = "db", "grp", "usr"  # kinds of outside names
+DATABASE, GROUP, LOGIN, SCHEMA = "db", "grp", "usr", "sch"  # kinds of outside names
 EXTENSION_SCHEMA = "extensions"
 RAISED = 1_000_000  # added to a connection limit while the broker goes in; what it was can be read off after a crash
 INVALID_DATABASE = -2  # datconnlimit of a database whose DROP was interrupted
@@ -41,10 +43,10 @@ class DatabaseFacts(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Settings of an instance, read and checked against each other."""
+    """Settings of a shared instance, read and checked against each other."""
 
-    plan: PlanSettings
-    parameters: InstanceParameters
+    plan: SharedSettings
+    parameters: SharedParameters
 
     @property
     def connection_limit(self) -> int:
@@ -67,7 +69,7 @@ class Wanted(NamedTuple):
         return frozenset(self.parameters.extensions)
 
 
-class SharedPiece(ABC):
+class LockedPiece(ABC):
     """Base of the pieces."""
 
     name = ""
@@ -107,9 +109,8 @@ class SharedPiece(ABC):
 
 def read_wanted(ctx: Context) -> Wanted:
     """What this run works towards. Raises Permanent for settings that cannot be used."""
-    if ctx.want is None:
-        raise Permanent("there are no settings to work towards")
-    return Wanted(read_settings(ctx.want.plan), read_parameters(ctx.want.parameters))
+    plan = settings_of(ctx.want, SharedSettings)
+    return Wanted(plan, read_as(SharedParameters, ctx.want.parameters if ctx.want else {}))
 
 
 async def find_database(session: Session, name: str) -> DatabaseFacts | None:
@@ -132,6 +133,24 @@ async def find_database(session: Session, name: str) -> DatabaseFacts | None:
 async def role_exists(session: Session, name: str) -> bool:
     """Whether there is a role `name`."""
     return bool(await session.value("SELECT count(*) FROM pg_roles WHERE rolname = $1", name))
+
+
+def login_limit(ctx: Context, plan: PlanSettings) -> int:
+    """Most sessions at once of the binding's login. Raises Permanent."""
+    if ctx.work.binding is None:
+        raise Permanent("a login belongs to a binding")
+    asked = read_as(BindingParameters, ctx.work.binding.parameters).connection_limit
+    limit = plan.binding_connection_limit if asked is None else asked
+    if limit > plan.max_connection_limit:
+        raise Permanent(f"connection_limit: {limit} is more than the plan allows ({plan.max_connection_limit})")
+    return limit
+
+
+def default_setting(target: str, key: str, seconds: float | None) -> str:
+    """`target` is what ALTER takes: a database, or a role in one. Consumers may change the value in their sessions."""
+    if seconds is None:
+        return f"ALTER {target} RESET {key}"
+    return f"ALTER {target} SET {key} = {seconds * 1000:.0f}"
 
 
 async def set_limit(session: Session, ctx: Context, call: str, database: str, limit: int) -> None:

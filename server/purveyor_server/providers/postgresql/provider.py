@@ -1,8 +1,7 @@
 """The provider: plans, credentials, and what it says of itself.
 
-Guarantee: plans are pure; an update has no pivot, since each of its pieces can be set back; credentials carry what client
-libraries expect.
-Limit: contract `postgresql/1` names the steps `group`, `database`, `schema`, `extensions` and `login`.
+Guarantee: plans are pure (see `plans`); credentials carry what client libraries expect.
+Limit: contract `postgresql/1` is the names of the steps and what they mean; steps were added, none was changed.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import Endpoint, Json
-from purveyor_server.domain.states import Make, Verb
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import (
     Ability,
@@ -24,22 +22,25 @@ from purveyor_server.providers.contract import (
     Observed,
     Outputs,
     Owned,
-    Permanent,
     PlannedStep,
     ProviderEnvironment,
     Schemas,
     Unreachable,
     Work,
 )
-from purveyor_server.providers.postgresql.config import SCHEMAS, ServerConfig, SslMode, read_config
+from purveyor_server.providers.postgresql.common import CommonDatabasePiece
+from purveyor_server.providers.postgresql.config import ServerConfig, SslMode, read_config
 from purveyor_server.providers.postgresql.contents import ExtensionsPiece, SchemaPiece
 from purveyor_server.providers.postgresql.database import DatabasePiece, GroupPiece
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
 from purveyor_server.providers.postgresql.inventory import list_owned
 from purveyor_server.providers.postgresql.login import LoginPiece
 from purveyor_server.providers.postgresql.observation import observe
+from purveyor_server.providers.postgresql.own_schema import OwnSchemaPiece
+from purveyor_server.providers.postgresql.plans import Pieces, plan_steps
 from purveyor_server.providers.postgresql.rights import check_rights
 from purveyor_server.providers.postgresql.sessions import Address, Sessions, Tls
+from purveyor_server.providers.postgresql.settings import settings_schema
 
 EMBEDDED_SSLMODE: SslMode = "disable"  # loopback only; the wheel's server has no certificate
 _TEXT = {"type": "string", "minLength": 1}
@@ -55,8 +56,8 @@ def _some(**properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _all(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {**_some(**properties), "required": list(properties)}
+def _all(optional: dict[str, dict[str, Any]], **properties: dict[str, Any]) -> dict[str, Any]:
+    return {**_some(**optional, **properties), "required": list(properties)}
 
 
 class PostgresProvider:
@@ -65,16 +66,19 @@ class PostgresProvider:
     contract = "postgresql/1"
     abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED})
     schemas = Schemas(
-        settings=SCHEMAS["settings"],
+        settings=settings_schema(),
         outputs={
             # Nothing is required: what was removed has no outputs.
             "group": _some(role=_TEXT),
             "database": _some(database=_TEXT, connection_limit={"type": "integer"}),
             "schema": _some(schema=_TEXT),
             "extensions": _some(extensions={"type": "array", "items": _TEXT}),
-            "login": _some(host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, sslmode=_TEXT),
+            "common_database": _some(database=_TEXT),
+            "own_schema": _some(database=_TEXT, schema=_TEXT),
+            "login": _some(schema=_TEXT, host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, sslmode=_TEXT),
         },
         credentials=_all(
+            {"schema": _TEXT},
             uri=_TEXT, jdbc_uri=_TEXT, host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, password=_TEXT,
             sslmode=_TEXT,
         ),
@@ -94,11 +98,15 @@ class PostgresProvider:
             else (server.public_host or server.host, server.public_port or server.port, server.sslmode)
         )
         limits = self._config.limits
-        self._group = GroupPiece(self._sessions, limits)
-        self._database = DatabasePiece(self._sessions, limits)
-        self._schema = SchemaPiece(self._sessions, limits)
-        self._extensions = ExtensionsPiece(self._sessions, limits)
-        self._login = LoginPiece(self._sessions, limits, endpoint)
+        self._pieces = Pieces(
+            group=GroupPiece(self._sessions, limits),
+            database=DatabasePiece(self._sessions, limits),
+            schema=SchemaPiece(self._sessions, limits),
+            extensions=ExtensionsPiece(self._sessions, limits),
+            common_database=CommonDatabasePiece(self._sessions, limits),
+            own_schema=OwnSchemaPiece(self._sessions, limits),
+            login=LoginPiece(self._sessions, limits, endpoint),
+        )
 
     async def check(self) -> None:
         """Raise Unreachable, RightsMissing or Permanent, with the SQL that would help, unless the server can be worked with."""
@@ -106,26 +114,7 @@ class PostgresProvider:
 
     def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:  # noqa: ARG002 - the protocol's
         """The steps of `work`; they do not depend on `done`."""
-        match work.verb:
-            case Verb.PROVISION:
-                pieces = (self._group, self._database, self._schema, *self._extensions_of(work))
-                return [PlannedStep(piece) for piece in pieces]
-            case Verb.UPDATE:  # extensions first: they may refuse, and then nothing was changed
-                return [PlannedStep(self._extensions), PlannedStep(self._database)]
-            case Verb.DEPROVISION:
-                return [PlannedStep(piece, Make.ABSENT) for piece in (self._database, self._group)]
-            case Verb.BIND:
-                return [PlannedStep(self._login)]
-            case Verb.UNBIND:
-                return [PlannedStep(self._login, Make.ABSENT)]
-            case Verb.CLEANUP:
-                raise Permanent("a clean-up follows the plan of its origin")
-        assert_never(work.verb)
-
-    def _extensions_of(self, work: Work) -> tuple[ExtensionsPiece, ...]:
-        """The step is only there when extensions are asked for: it costs a session."""
-        asked = work.want is not None and work.want.parameters.get("extensions")
-        return (self._extensions,) if asked else ()
+        return plan_steps(self._pieces, work)
 
     def credentials(
         self,

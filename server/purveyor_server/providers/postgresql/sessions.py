@@ -106,6 +106,25 @@ def lock_key(ctx: Context, piece: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
+def common_key(what: str) -> int:
+    """The advisory lock of a thing that instances share."""
+    return int.from_bytes(hashlib.sha256(f"common:{what}".encode()).digest()[:8], "big", signed=True)
+
+
+@asynccontextmanager
+async def holding(session: Session, key: int) -> AsyncIterator[bool]:
+    """The advisory lock `key` on `session`, if it is free; let go at the end, with the session when its last word is unknown."""
+    locked = bool(await session.value(LOCK, key))
+    try:
+        yield locked
+    except ProviderError as error:
+        if locked and not isinstance(error, Ambiguous | Unreachable):
+            await session.value(UNLOCK, key)
+        raise
+    if locked and not await session.value(UNLOCK, key):
+        session.drop()
+
+
 class Sessions:
     """All sessions of one provider. `locate` finds the server (and starts an embedded one); it is asked again after a failure."""
 
@@ -131,17 +150,8 @@ class Sessions:
     @asynccontextmanager
     async def work(self, ctx: Context, piece: str) -> AsyncIterator[Session | None]:
         """A session in the admin database that holds the lock of `piece`; None while another run holds it."""
-        key = lock_key(ctx, piece)
-        async with self.admin() as session:
-            locked = await session.value(LOCK, key) or failpoints.is_off("settle")  # off: a negative control only
-            try:
-                yield session if locked else None
-            except ProviderError as error:
-                if locked and not isinstance(error, Ambiguous | Unreachable):
-                    await session.value(UNLOCK, key)
-                raise
-            if locked and not await session.value(UNLOCK, key):
-                session.drop()
+        async with self.admin() as session, holding(session, lock_key(ctx, piece)) as locked:
+            yield session if locked or failpoints.is_off("settle") else None  # off: a negative control only
 
     async def settled(self, ctx: Context, piece: str) -> bool:
         """True once no earlier run of `piece` is still at work in the server."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +32,7 @@ from purveyor_server.store.contract import (
     Progress,
     Retention,
 )
-from purveyor_server.store.sqlite import claims, commands
+from purveyor_server.store.sqlite import allocations, claims, commands
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
 from purveyor_server.store.sqlite.errors import unavailable, unknown
@@ -160,6 +160,9 @@ class SqliteStore(SqliteReads):
     async def progress(self, marks: Sequence[Progress]) -> None:
         noted = tuple(marks)
         await self._run("progress", lambda tx: claims.progress(tx, noted))
+
+    async def allocate(self, fence: Fence, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
+        return await self._run("allocate", lambda tx: allocations.allocate(tx, fence, pool, low, high, avoid))
 
     async def wake(self, provider: str) -> int:
         limit = self._settings.wake_limit

@@ -49,6 +49,7 @@ _MARK_HOLDER = _SQL["mark_holder"]
 _PUT_MARK = _SQL["put_mark"]
 _STEPS_OF_SUBJECT = _SQL["steps_of_subject"]
 _PUT_EVENT = _SQL["put_event"]
+_FREE_ALLOCATIONS = load("allocations")["free_allocations"]
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -250,6 +251,7 @@ class Transaction:
     def _erase(self, owner: str) -> None:
         self.execute(_ERASE_SECRETS, (owner,))
         self.execute(_ERASE_MARKS, (owner,))
+        self.execute(_FREE_ALLOCATIONS, (owner,))
         for (body,) in self.connection.execute(_STEPS_OF_SUBJECT, (owner,)).fetchall():
             step = rows.decode_step(body)
             if step.outputs or step.saved is not None:
