@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_settings() -> Iterator[None]:
+    """The command's own environment: no context, address or tenant of whoever runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="pv-") as path, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", path)
+        for name in ("PURVEYOR_ADDRESS", "PURVEYOR_TENANT", "PURVEYOR_CONTEXT"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder whose path is short enough for a socket."""

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import changing, reading, serving
-from purveyor.cli.session import AsJson, Globals
+from purveyor.cli import changing, placing, reading, serving
+from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
     "Exit codes: 0 done, 1 operation failed, 2 usage or invalid request, 3 not found, 4 conflict, 5 refused in this state, "
@@ -33,7 +33,7 @@ def print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
 
 @app.callback()
 def options(
-    context: typer.Context,
+    ctx: typer.Context,
     address: Annotated[
         str | None,
         typer.Option(
@@ -41,22 +41,32 @@ def options(
             "-a",
             envvar="PURVEYOR_ADDRESS",
             metavar="ADDRESS",
-            help="unix:/path or host:port; without it the broker of `purveyor serve --dev`.",
+            help="unix:/path or host:port; without it the context's, else that of `purveyor serve --dev`.",
             show_default=False,
         ),
     ] = None,
     tenant: Annotated[
-        str, typer.Option("--tenant", "-t", envvar="PURVEYOR_TENANT", metavar="TENANT", help="Whose instances.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--tenant",
+            "-t",
+            envvar="PURVEYOR_TENANT",
+            metavar="TENANT",
+            help="Whose instances; without it the context's, else `default`.",
+            show_default=False,
+        ),
+    ] = None,
+    context: ContextName = None,
     json: AsJson = False,  # noqa: FBT002 - a flag of the command line
     version: Annotated[  # noqa: ARG001, FBT002 - a flag with its own callback
         bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Order a database, bind to it, watch the work, give it back."""
-    context.obj = Globals(address, tenant, json)
+    ctx.obj = Globals(address, tenant, json, context)
 
 
 reading.add(app)
 changing.add(app)
+placing.add(app)
 serving.add(app)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purveyor.cli import arguments
+from purveyor.cli import arguments, completing
 from purveyor.cli.arguments import Labels, Params, ParamsFile, RequestId, Timeout, ValidateOnly, Wait
 from purveyor.cli.reading import BindingId, InstanceId, OperationId
 from purveyor.cli.session import Session, command
@@ -28,8 +28,13 @@ def add(app: typer.Typer) -> None:
 
 async def provision(
     session: Session,
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Name or id; see `purveyor catalog`.")],
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Name or id.")],
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE", help="Name or id; see `purveyor catalog`.", autocompletion=completing.services
+        ),
+    ],
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Name or id.", autocompletion=completing.plans)],
     id: Annotated[  # noqa: A002 - the option's name
         str | None,
         typer.Option("--id", metavar="INSTANCE", help="The new instance's id; else one is made.", show_default=False),
@@ -61,7 +66,10 @@ async def provision(
 async def update(
     session: Session,
     instance_id: InstanceId,
-    plan: Annotated[str | None, typer.Option(metavar="PLAN", help="Name or id.", show_default=False)] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(metavar="PLAN", help="Name or id.", show_default=False, autocompletion=completing.plans),
+    ] = None,
     param: Params = None,
     params_file: ParamsFile = None,
     label: Labels = None,

@@ -7,12 +7,19 @@ from typing import Annotated
 
 import typer
 
+from purveyor.cli import completing
 from purveyor.cli.arguments import Filter, Timeout
 from purveyor.cli.session import Session, command
 
-InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="The instance's id.")]
-BindingId = Annotated[str, typer.Argument(metavar="BINDING", help="The binding's id.")]
-OperationId = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's id.")]
+InstanceId = Annotated[
+    str, typer.Argument(metavar="INSTANCE", help="The instance's id.", autocompletion=completing.instances)
+]
+BindingId = Annotated[
+    str, typer.Argument(metavar="BINDING", help="The binding's id.", autocompletion=completing.bindings)
+]
+OperationId = Annotated[
+    str, typer.Argument(metavar="OPERATION", help="The operation's id.", autocompletion=completing.operations)
+]
 Deleted = Annotated[bool, typer.Option("--deleted", help="Tombstones too.", show_default=False)]
 
 
@@ -58,7 +65,12 @@ async def instance(session: Session, instance_id: InstanceId, deleted: Deleted =
 
 async def bindings(
     session: Session,
-    instance_id: Annotated[str, typer.Argument(metavar="[INSTANCE]", help="Of one instance.", show_default=False)] = "",
+    instance_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="[INSTANCE]", help="Of one instance.", show_default=False, autocompletion=completing.instances
+        ),
+    ] = "",
     filter: Filter = "",  # noqa: A002 - the option's name
     deleted: Deleted = False,  # noqa: FBT002 - an option
 ) -> None:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_ty
 
 import typer
 
+from purveyor.cli import completing, contexts
 from purveyor.cli.documents import text
-from purveyor.cli.running import execute
+from purveyor.cli.exits import code_of
+from purveyor.cli.running import execute, report
 from purveyor.cli.words import clean, tell
+from purveyor.errors import PurveyorError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,6 +39,16 @@ Address = Annotated[
     str | None, typer.Option("--address", "-a", help="unix:/path or host:port.", metavar="ADDRESS", show_default=False)
 ]
 Tenant = Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", show_default=False)]
+ContextName = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="A broker by name; see `purveyor context`. [env var: PURVEYOR_CONTEXT]",
+        show_default=False,
+        autocompletion=completing.context_names,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.", show_default=False)]
 
 
@@ -44,8 +57,9 @@ class Globals:
     """What was given before the command's name."""
 
     address: str | None = None
-    tenant: str = "default"
+    tenant: str | None = None
     json: bool = False
+    context: str | None = None
 
 
 @dataclass
@@ -131,18 +145,17 @@ def command(
 def _entry(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """What typer calls: a plain function with the session's options in its signature."""
 
-    def run(context: typer.Context, address: str | None, tenant: str | None, json: bool, **arguments: Any) -> None:  # noqa: FBT001 - typer calls by name
-        given = context.find_object(Globals) or Globals()
-        session = Session(address or given.address, tenant or given.tenant, json or given.json)
-        execute(session, function, arguments)
+    def run(ctx: typer.Context, **arguments: Any) -> None:
+        execute(_session(ctx, arguments), function, arguments)
 
     hints = get_type_hints(function, include_extras=True)
     _, *own = inspect.signature(function).parameters.values()
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [
-        inspect.Parameter("context", keyword, annotation=typer.Context),
+        inspect.Parameter("ctx", keyword, annotation=typer.Context),
         inspect.Parameter("address", keyword, annotation=Address, default=None),
         inspect.Parameter("tenant", keyword, annotation=Tenant, default=None),
+        inspect.Parameter("context", keyword, annotation=ContextName, default=None),
         inspect.Parameter("json", keyword, annotation=AsJson, default=False),
     ]
     parameters = [parameter.replace(kind=keyword, annotation=hints[parameter.name]) for parameter in own]
@@ -151,3 +164,20 @@ def _entry(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined] # what inspect.signature reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*parameters, *added)}
     return run
+
+
+def _session(ctx: typer.Context, arguments: dict[str, Any]) -> Session:
+    """The session of a command, whose own options are taken out of its arguments. Raises typer.Exit as `execute` does."""
+    given = ctx.find_object(Globals) or Globals()
+    address, tenant, context = (
+        arguments.pop(name) or getattr(given, name) for name in ("address", "tenant", "context")
+    )
+    json = arguments.pop("json") or given.json
+    try:
+        place = contexts.choose(address, tenant, context)
+    except PurveyorError as error:
+        raise typer.Exit(report(Session(None, "", json), error, code_of(error))) from error
+    session = Session(place.address, place.tenant, json)
+    if address and context:
+        session.say(f"the address {address} goes before the context {context}")
+    return session

@@ -1,0 +1,114 @@
+"""`purveyor context`: list, use, set and delete contexts; calls no broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from purveyor.cli import completing, contexts
+from purveyor.cli.running import execute
+from purveyor.cli.session import AsJson, Globals, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The context's name.", autocompletion=completing.context_names)
+]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A context as it is shown."""
+
+    name: str
+    address: str
+    tenant: str
+    current: bool
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    group = typer.Typer(help="Brokers by name.", no_args_is_help=True)
+    group.command("list")(list_all)
+    group.command("use")(use)
+    group.command("set")(set_one)
+    group.command("delete")(delete)
+    app.add_typer(group, name="context")
+
+
+def list_all(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002 - a flag
+    """The contexts; `*` marks the current one."""
+
+    async def work(session: Session) -> None:
+        known = contexts.load()
+        found = [
+            Listed(name, entry.address, entry.tenant or contexts.DEFAULT_TENANT, name == known.current)
+            for name, entry in sorted(known.entries.items())
+        ]
+        session.emit(found, lambda: _table(found))
+
+    _run(context, work, json=json)
+
+
+def _table(found: list[Listed]) -> Any:
+    from purveyor.cli import render  # noqa: PLC0415 - rich only where it is used
+
+    rows = (("*" if item.current else "", item.name, item.address, item.tenant) for item in found)
+    return render.table(("", "NAME", "ADDRESS", "TENANT"), rows)
+
+
+def use(context: typer.Context, name: Name, json: AsJson = False) -> None:  # noqa: FBT002 - a flag
+    """Make a context the current one."""
+
+    async def work(session: Session) -> None:
+        with contexts.changing() as known:
+            known.get(name)
+            known.current = name
+        session.say(f"the current context is {name}")
+
+    _run(context, work, json=json)
+
+
+def set_one(
+    context: typer.Context,
+    name: Name,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", "-a", metavar="ADDRESS", help="unix:/path or host:port.", show_default=False),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", show_default=False)] = None,
+    json: AsJson = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Make or change a context; what is not given stays. The first one becomes the current one."""
+
+    async def work(session: Session) -> None:
+        with contexts.changing() as known:
+            old = known.entries.get(name, contexts.Entry(""))
+            entry = contexts.checked(name, address or old.address, old.tenant if tenant is None else tenant)
+            known.current = known.current or name
+            known.entries[name] = entry
+            current = known.current
+        session.say(f"{name}: {entry.address}; the current context is {current}")
+
+    _run(context, work, json=json)
+
+
+def delete(context: typer.Context, name: Name, json: AsJson = False) -> None:  # noqa: FBT002 - a flag
+    """Forget a context. When it is the current one, there is none then."""
+
+    async def work(session: Session) -> None:
+        with contexts.changing() as known:
+            known.get(name)
+            del known.entries[name]
+            known.current = "" if known.current == name else known.current
+        session.say(f"{name} is forgotten")
+
+    _run(context, work, json=json)
+
+
+def _run(context: typer.Context, work: Callable[[Session], Awaitable[None]], *, json: bool) -> None:
+    given = context.find_object(Globals) or Globals()
+    execute(Session(None, contexts.DEFAULT_TENANT, json or given.json), work, {})
