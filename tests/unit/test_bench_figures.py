@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as command
+from tests.benchmarks.processes import SideError
 from tests.benchmarks.report import table, write_json
+from tests.benchmarks.rows.engine import read_rates
 from tests.benchmarks.runner import Row, Run, Sides, known_rows, measure, run_rows
 from tests.benchmarks.stats import Pair, Target, summarize
 
@@ -159,5 +161,15 @@ def test_the_exit_code_tells_whether_all_was_measured(
 def test_every_row_is_found() -> None:
     rows = known_rows()
 
-    assert {"provision", "get", "memory", "start"} <= set(rows)
+    assert {"provision", "get", "memory", "start", "engine"} <= set(rows)
     assert all(name == found.name for name, found in rows.items())
+
+
+def test_rates_are_read_by_concurrency() -> None:
+    assert read_rates("1 69.6\n16 50.9\n") == {1: 69.6, 16: 50.9}
+
+
+@pytest.mark.parametrize("said", ["", "Traceback (most recent call last):", "1 fast"])
+def test_a_side_that_says_no_rate_has_failed(said: str) -> None:
+    with pytest.raises(SideError, match="no rates"):
+        read_rates(said)

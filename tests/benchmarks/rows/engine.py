@@ -1,0 +1,101 @@
+"""Operations of three steps per second: our engine with 64 at once, and DBOS on SQLite at its best of 1, 16 and 64.
+
+Guarantee: on both sides a step's result is committed (WAL, `synchronous=FULL`) before the next step begins, the steps do
+nothing outside, and a caller starts its next operation when its last one has ended. Each round has fresh databases.
+Limit: DBOS runs fewer operations per round than we do, for it takes longer; a rate does not depend on that for long.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.benchmarks.processes import ROOT, SideError, environment
+from tests.benchmarks.runner import Row, Run, Sides
+from tests.benchmarks.stats import Target
+
+YARDSTICK = "dbos==3.4.0"
+AT_ONCE = 64
+CONCURRENCIES = ("1", "16", "64")
+LEAST, THEIR_SHARE = 128, 20  # operations of a round: the run's `requests` halved; theirs a twentieth of that
+INSTALL_SECONDS = 300
+RUN_SECONDS = 300
+
+
+def yardstick_python() -> str:
+    """The interpreter of an environment of its own with DBOS, made at first use. Raises SideError."""
+    folder = ROOT / "build" / "yardsticks"
+    python = folder / "bin" / "python"
+    marker = folder / "installed"
+    if marker.exists() and marker.read_text() == YARDSTICK:
+        return str(python)
+    shutil.rmtree(folder, ignore_errors=True)
+    _finish([sys.executable, "-m", "venv", str(folder)], INSTALL_SECONDS)
+    _finish([str(python), "-m", "pip", "install", "--quiet", YARDSTICK], INSTALL_SECONDS)
+    marker.write_text(YARDSTICK)
+    return str(python)
+
+
+def read_rates(text: str) -> dict[int, float]:
+    """Rates by concurrency, as the sides print them: a line each. Raises SideError without any."""
+    found = [line.split() for line in text.splitlines() if line.strip()]
+    try:
+        rates = {int(at_once): float(rate) for at_once, rate in found}
+    except ValueError:
+        rates = {}
+    if not rates:
+        raise SideError(f"no rates in what the side said: {text[-300:]!r}")
+    return rates
+
+
+def _finish(command: Sequence[str], seconds: float) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds, check=False
+    )
+    if done.returncode:
+        raise SideError(f"{command[1:4]} ended with {done.returncode}: {done.stderr[-600:]}")
+    return done.stdout
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextmanager
+def open_engine(run: Run) -> Iterator[Sides]:
+    """See the module."""
+    python = yardstick_python()
+    count = max(LEAST, run.requests // 2)
+
+    def ours(number: int) -> float:
+        folder = _empty(run.folder / f"ours-{number}")
+        command = [sys.executable, "-m", "tests.benchmarks.sides.engine", str(folder), str(count), str(AT_ONCE)]
+        return read_rates(_finish(command, RUN_SECONDS))[AT_ONCE]
+
+    def theirs(number: int) -> float:
+        folder = _empty(run.folder / f"theirs-{number}")
+        few = str(max(LEAST, count // THEIR_SHARE))
+        command = [python, "-m", "tests.benchmarks.sides.workflows", str(folder), few, *CONCURRENCIES]
+        rates = read_rates(_finish(command, RUN_SECONDS))
+        run.tell("    dbos: " + ", ".join(f"{rate:.1f}/s with {at_once}" for at_once, rate in rates.items()))
+        return max(rates.values())
+
+    yield Sides(ours, theirs)
+
+
+ROWS = (
+    Row(
+        name="engine",
+        title=f"operations of three steps, engine alone, {AT_ONCE} at once",
+        unit="operations/s",
+        yardstick=f"{YARDSTICK} on SQLite, at its best of {', '.join(CONCURRENCIES)}",
+        target=Target(40, 120),
+        open=open_engine,
+    ),
+)
