@@ -84,11 +84,11 @@ def socket_path() -> Iterator[str]:
         yield f"{folder}/s"
 
 
-def launch(command: Sequence[str], path: str, log: Path) -> Server:
+def launch(command: Sequence[str], path: str, log: Path, python: str = sys.executable) -> Server:
     """Start `python -m COMMAND...` from the root of the repository."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            [python, "-m", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             env=environment(),
         )  # fmt: skip
     return Server(process, path, log)
@@ -100,9 +100,9 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(command: Sequence[str], path: str, log: Path) -> Iterator[Server]:
+def running(command: Sequence[str], path: str, log: Path, python: str = sys.executable) -> Iterator[Server]:
     """A side that listens; stopped at the end."""
-    server = launch(command, path, log)
+    server = launch(command, path, log, python)
     try:
         server.listening()
         yield server

@@ -161,7 +161,7 @@ def test_the_exit_code_tells_whether_all_was_measured(
 def test_every_row_is_found() -> None:
     rows = known_rows()
 
-    assert {"provision", "get", "memory", "start", "engine"} <= set(rows)
+    assert {"provision", "get", "memory", "start", "engine", "orm"} <= set(rows)
     assert all(name == found.name for name, found in rows.items())
 
 

@@ -8,36 +8,20 @@ Limit: DBOS runs fewer operations per round than we do, for it takes longer; a r
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.processes import ROOT, SideError, environment
+from tests.benchmarks.processes import SideError
 from tests.benchmarks.runner import Row, Run, Sides
 from tests.benchmarks.stats import Target
+from tests.benchmarks.yardsticks import DBOS, finish, yardstick_python
 
-YARDSTICK = "dbos==3.4.0"
 AT_ONCE = 64
 CONCURRENCIES = ("1", "16", "64")
 LEAST, THEIR_SHARE = 128, 20  # operations of a round: the run's `requests` halved; theirs a twentieth of that
-INSTALL_SECONDS = 300
 RUN_SECONDS = 300
-
-
-def yardstick_python() -> str:
-    """The interpreter of an environment of its own with DBOS, made at first use. Raises SideError."""
-    folder = ROOT / "build" / "yardsticks"
-    python = folder / "bin" / "python"
-    marker = folder / "installed"
-    if marker.exists() and marker.read_text() == YARDSTICK:
-        return str(python)
-    shutil.rmtree(folder, ignore_errors=True)
-    _finish([sys.executable, "-m", "venv", str(folder)], INSTALL_SECONDS)
-    _finish([str(python), "-m", "pip", "install", "--quiet", YARDSTICK], INSTALL_SECONDS)
-    marker.write_text(YARDSTICK)
-    return str(python)
 
 
 def read_rates(text: str) -> dict[int, float]:
@@ -50,15 +34,6 @@ def read_rates(text: str) -> dict[int, float]:
     if not rates:
         raise SideError(f"no rates in what the side said: {text[-300:]!r}")
     return rates
-
-
-def _finish(command: Sequence[str], seconds: float) -> str:
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds, check=False
-    )
-    if done.returncode:
-        raise SideError(f"{command[1:4]} ended with {done.returncode}: {done.stderr[-600:]}")
-    return done.stdout
 
 
 def _empty(folder: Path) -> Path:
@@ -76,13 +51,13 @@ def open_engine(run: Run) -> Iterator[Sides]:
     def ours(number: int) -> float:
         folder = _empty(run.folder / f"ours-{number}")
         command = [sys.executable, "-m", "tests.benchmarks.sides.engine", str(folder), str(count), str(AT_ONCE)]
-        return read_rates(_finish(command, RUN_SECONDS))[AT_ONCE]
+        return read_rates(finish(command, RUN_SECONDS))[AT_ONCE]
 
     def theirs(number: int) -> float:
         folder = _empty(run.folder / f"theirs-{number}")
         few = str(max(LEAST, count // THEIR_SHARE))
         command = [python, "-m", "tests.benchmarks.sides.workflows", str(folder), few, *CONCURRENCIES]
-        rates = read_rates(_finish(command, RUN_SECONDS))
+        rates = read_rates(finish(command, RUN_SECONDS))
         run.tell("    dbos: " + ", ".join(f"{rate:.1f}/s with {at_once}" for at_once, rate in rates.items()))
         return max(rates.values())
 
@@ -94,7 +69,7 @@ ROWS = (
         name="engine",
         title=f"operations of three steps, engine alone, {AT_ONCE} at once",
         unit="operations/s",
-        yardstick=f"{YARDSTICK} on SQLite, at its best of {', '.join(CONCURRENCIES)}",
+        yardstick=f"{DBOS} on SQLite, at its best of {', '.join(CONCURRENCIES)}",
         target=Target(40, 120),
         open=open_engine,
     ),

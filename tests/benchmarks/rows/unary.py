@@ -85,16 +85,22 @@ def open_provision(run: Run) -> Iterator[Sides]:
         sample = house.provision(stub, house.TENANTS[:1])[0]
 
     def ours(number: int) -> float:
-        requests = whole(run.requests)
-        bodies = [house.provision_request(tenant).SerializeToString() for tenant in tenants_of(number)]
-        with house.broker(run.folder / f"round-{number}") as server, house.calling(server) as stub:
-            house.provision(stub, house.TENANTS)
-            ran = press(server, f"{house.SERVICE}/Provision", bodies, requests, sample.ByteSize(), run.folder)
-            house.check_accepted(house.listed(stub, house.TENANTS), len(house.TENANTS) + WARM_UP + requests)
-        tell(run, "broker", ran)
-        return ran.rate
+        with house.broker(run.folder / f"round-{number}") as server:
+            return accepted(server, number, run, "broker")
 
     yield Sides(ours, Bare(run, request, sample).measure)
+
+
+def accepted(server: Server, number: int, run: Run, side: str) -> float:
+    """Provisions per second, all of which are there afterwards."""
+    requests = whole(run.requests)
+    bodies = [house.provision_request(tenant).SerializeToString() for tenant in tenants_of(number)]
+    with house.calling(server) as stub:
+        sizes = [answer.ByteSize() for answer in house.provision(stub, house.TENANTS)]
+        ran = press(server, f"{house.SERVICE}/Provision", bodies, requests, sizes[0], run.folder)
+        house.check_accepted(house.listed(stub, house.TENANTS), len(house.TENANTS) + WARM_UP + requests)
+    tell(run, side, ran)
+    return ran.rate
 
 
 @contextmanager
