@@ -187,6 +187,34 @@ def test_an_instance_is_encoded_whole() -> None:
     assert encode_instance(instance()).drift == instance_pb2.Instance.DRIFT_UNSPECIFIED
 
 
+@pytest.mark.parametrize(
+    ("desired", "in_flight", "applied"),
+    [
+        ({"a": True}, {"a": 1}, {"a": [True]}),
+        ({"a": 1}, {"a": 1}, {"a": True}),
+        ({"a": [1, {"b": 0}]}, {"a": [1, {"b": False}]}, {"a": [1, {"b": 0}]}),
+        ({}, {"a": 1}, {}),
+        ({"a": 1}, {}, {"a": 1.0}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": None}),
+    ],
+)
+def test_settings_that_are_not_the_same_json_are_kept_apart(
+    desired: dict[str, Any], in_flight: dict[str, Any], applied: dict[str, Any]
+) -> None:
+    """Equal parameters are encoded once; true is no 1, although Python says so."""
+    made = instance(
+        desired=settings(parameters=desired),
+        in_flight=settings(parameters=in_flight),
+        applied=settings(parameters=applied),
+    )
+
+    message = encode_instance(made)
+
+    encoded = [message.desired.parameters, message.in_flight.parameters, message.applied.parameters]
+    assert encoded == [to_struct(desired), to_struct(in_flight), to_struct(applied)]
+    assert message.parameters == to_struct(applied)
+
+
 def test_a_binding_is_encoded_whole() -> None:
     mount = {"driver": "d", "container_dir": "/c", "mode": "rw", "device_type": "shared", "device": {"volume_id": "v"}}
     record = binding(
