@@ -130,6 +130,7 @@ class ScriptedBroker:
         self.script: dict[str, list[Any]] = {"GetCatalog": [messages.GetCatalogResponse(catalog=CATALOG)]}
         self.seen: dict[str, list[Any]] = defaultdict(list)
         self.watching = asyncio.Event()  # a watch has sent its script and is left open
+        self.left = asyncio.Event()  # the reader of such a watch has gone
 
     async def _answer(self, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         self.seen[method].append(request)
@@ -146,7 +147,10 @@ class ScriptedBroker:
                 await entry.abort(context)
             if entry is HANG:
                 self.watching.set()
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.left.set()
             yield messages.WatchOperationResponse(operation=entry)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Violation,
     )
     from purveyor.operations import OperationHandle
+    from purveyor.sync import SyncClient, SyncOperationHandle
     from purveyor.values import (
         ActiveBinding,
         Binding,
@@ -54,6 +55,8 @@ _HOMES = {
     "Client": "client",
     "Credentials": "credentials",
     "OperationHandle": "operations",
+    "SyncClient": "sync",
+    "SyncOperationHandle": "sync",
     **dict.fromkeys(
         (
             "AbortedError",
@@ -143,6 +146,8 @@ __all__ = [
     "Service",
     "Settings",
     "Step",
+    "SyncClient",
+    "SyncOperationHandle",
     "TransportReason",
     "UnavailableError",
     "UnimplementedError",

@@ -34,6 +34,9 @@ class Client:
     `retry_for`, `outage_limit`: seconds; see `connection.Limits`. Raises InvalidRequestError for a malformed address.
     """
 
+    address: str
+    tenant: str
+
     def __init__(
         self,
         address: str | None = None,

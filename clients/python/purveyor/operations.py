@@ -31,6 +31,8 @@ class OperationHandle(Generic[Result_co]):
     `replayed`: whether the server answered an earlier request again and started nothing.
     """
 
+    replayed: bool
+
     def __init__(
         self,
         client: Client,

@@ -1,0 +1,177 @@
+"""The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from purveyor.blocking import BlockingIterator
+from purveyor.credentials import Credentials
+from purveyor.values import ActiveBinding, Binding, Catalog, Instance, JsonInput, OperationStatus, Seconds
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+class SyncOperationHandle(Generic[Result_co]):
+    """One operation; `Result_co` is what it ends with: an Instance, an ActiveBinding, or a tombstone.
+
+    `replayed`: whether the server answered an earlier request again and started nothing."""
+    @property
+    def replayed(self) -> bool: ...
+    @property
+    def id(self) -> str:
+        """The operation's id; empty when nothing was started (validate_only, or nothing to do)."""
+    @property
+    def status(self) -> OperationStatus:
+        """The newest state that this handle has seen; asks nobody."""
+    @property
+    def done(self) -> bool:
+        """Whether that state is an end."""
+    def result(self, timeout: Seconds | None = None) -> Result_co:
+        """Wait for the end and return what was made.
+
+        `timeout`: seconds; None waits as long as the server is heard from. Raises TimeoutError (the operation goes on),
+        OperationFailedError or OperationCancelledError, PurveyorError, and ValueError for a handle of validate_only."""
+    def __iter__(self) -> BlockingIterator[OperationStatus]:
+        """The states as they change, the present one first, until the end. Raises PurveyorError."""
+    def watch(self, *, steps: bool = False) -> BlockingIterator[OperationStatus]:
+        """As iteration over the handle; `steps` adds the steps. Raises PurveyorError, and ValueError as `result` does."""
+    def refresh(self) -> OperationStatus:
+        """Ask for the present state. Raises PurveyorError, and ValueError as `result` does."""
+    def cancel(self, wait: Seconds | None = None, *, request_id: str | None = None) -> OperationStatus:
+        """Ask the operation to stop and undo what it did. Raises FailedPreconditionError past its pivot.
+
+        Raises ValueError where there is no operation: validate_only, or nothing to do."""
+
+class SyncClient:
+    """`with SyncClient("unix:/path", tenant="team-a") as client:`
+
+    `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
+    `retry_for`, `outage_limit`: seconds; see `connection.Limits`. Raises InvalidRequestError for a malformed address."""
+    @property
+    def address(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tenant: str = "default",
+        timeout: Seconds = 30.0,
+        retry_for: Seconds = 15.0,
+        outage_limit: Seconds = 300.0,
+    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""
+    def catalog(self) -> Catalog:
+        """What may be ordered."""
+    def provision(
+        self,
+        service: str,
+        plan: str,
+        *,
+        instance_id: str | None = None,
+        parameters: Mapping[str, JsonInput] | None = None,
+        labels: Mapping[str, str] | None = None,
+        context: Mapping[str, JsonInput] | None = None,
+        maintenance_version: str | None = None,
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[Instance]:
+        """Order an instance; its operation is stored on the server before this returns.
+
+        `service`, `plan`: id or name. `instance_id`: None = a fresh UUID. `wait`: seconds that the server may wait for the
+        end before it answers. The same id with the same request again never makes a second instance.
+        Raises NotFoundError (service, plan), InvalidRequestError, AlreadyExistsError, AbortedError and the common ones."""
+    def update(
+        self,
+        instance_id: str,
+        *,
+        plan: str | None = None,
+        parameters: Mapping[str, JsonInput] | None = None,
+        labels: Mapping[str, str] | None = None,
+        context: Mapping[str, JsonInput] | None = None,
+        deletion_protected: bool | None = None,
+        maintenance_version: str | None = None,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[Instance]:
+        """Change an instance; None means unchanged. `parameters` are merged at the top level, None removes a key; `labels`
+        replace the old ones whole, `{}` clears them. `plan`: id or name."""
+    def deprovision(
+        self,
+        instance_id: str,
+        *,
+        cascade: bool = False,
+        allow_missing: bool = False,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[Instance | None]:
+        """Give an instance back. `cascade` unbinds its bindings first. The result is the tombstone, None if there was
+        nothing (`allow_missing`) or the id is in use again."""
+    def bind(
+        self,
+        instance_id: str,
+        *,
+        binding_id: str | None = None,
+        parameters: Mapping[str, JsonInput] | None = None,
+        labels: Mapping[str, str] | None = None,
+        context: Mapping[str, JsonInput] | None = None,
+        app_guid: str = "",
+        ttl: Seconds | None = None,
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[ActiveBinding]:
+        """Make an access to an instance; the result carries its credentials.
+
+        `binding_id`: None = a fresh UUID. `ttl`: seconds that the credentials shall work, enforced by the backend."""
+    def unbind(
+        self,
+        instance_id: str,
+        binding_id: str,
+        *,
+        allow_missing: bool = False,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[Binding | None]:
+        """Take a binding's access away, open sessions included. The result is its tombstone; None as in `deprovision`."""
+    def instance(self, instance_id: str, *, show_deleted: bool = False) -> Instance:
+        """One instance. Raises NotFoundError."""
+    def instances(
+        self, filter: str = "", *, show_deleted: bool = False, page_size: int = 0
+    ) -> BlockingIterator[Instance]:
+        """The tenant's instances, oldest first, fetched page by page. `filter`: see `ListInstancesRequest`."""
+    def binding(self, instance_id: str, binding_id: str, *, show_deleted: bool = False) -> Binding:
+        """One binding, without credentials. Raises NotFoundError."""
+    def bindings(
+        self, instance_id: str = "", filter: str = "", *, show_deleted: bool = False, page_size: int = 0
+    ) -> BlockingIterator[Binding]:
+        """The bindings of an instance, or of the whole tenant, oldest first, fetched page by page."""
+    def credentials(self, instance_id: str, binding_id: str) -> Credentials:
+        """The credentials of an ACTIVE binding. Raises NotFoundError, FailedPreconditionError when it has none."""
+    def operation(self, operation_id: str, *, steps: bool = False) -> SyncOperationHandle[Instance | Binding | None]:
+        """A handle on an operation that was started elsewhere or earlier; `handle.status` is its present state."""
+    def operations(
+        self, filter: str = "", *, steps: bool = False, page_size: int = 0
+    ) -> BlockingIterator[OperationStatus]:
+        """The tenant's operations, oldest first, fetched page by page. `filter`: see `ListOperationsRequest`."""
+    def cancel(
+        self,
+        operation_id: str,
+        *,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationStatus:
+        """Ask an operation to stop and undo what it did. Raises FailedPreconditionError from its pivot on."""
