@@ -186,7 +186,7 @@ async def test_take_over_waits_for_a_late_effect(tmp_path: Path, settle: str) ->
         failpoints.arm(settle)
         try:
             first = await b.provision()
-            await b.until(lambda now: bool(now.waiting_detail), first.operation_id)
+            await asyncio.wait_for(b.provider.pieces[1].lost.wait(), 5)
             second = await b.deprovision(over=first)
             if settle:
                 await b.ended(second)

@@ -38,6 +38,10 @@ class Late:
         self.seconds = seconds
 
 
+class Hanging(Late):
+    """As Late, and the caller waits for an answer that never comes."""
+
+
 Fault = Exception | NotYet | asyncio.Event | Late
 
 
@@ -119,6 +123,8 @@ class WorldPiece:
             gate = asyncio.Event()
             asyncio.get_running_loop().call_later(fault.seconds, gate.set)
             self.happens_late(ctx, gate)
+            if isinstance(fault, Hanging):
+                await asyncio.Event().wait()
             message = "the connection broke"
             raise Ambiguous(message)
         elif isinstance(fault, Exception):
@@ -147,12 +153,12 @@ class LatePiece(WorldPiece):
     def __init__(self, world: World, name: str, kind: str, gate: asyncio.Event) -> None:
         super().__init__(world, name, kind)
         self._gate = gate
-        self.sent = False
+        self.lost = asyncio.Event()
 
     async def ensure(self, ctx: Context) -> Done | NotYet:
         """The first run is ambiguous; later ones are ordinary."""
-        if not self.sent:
-            self.sent = True
+        if not self.lost.is_set():
+            self.lost.set()
             self.happens_late(ctx, self._gate)
             message = "the connection broke"
             raise Ambiguous(message)

@@ -190,6 +190,13 @@ def test_a_migration_is_whole_or_not_at_all(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_migrations_are_numbered_without_a_gap(tmp_path: Path) -> None:
+    for name in ("0001_a.sql", "0003_b.sql"):
+        (tmp_path / name).write_text("CREATE TABLE a (x);\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="0003_b"):
+        known(tmp_path)
+
+
 def test_a_script_is_cut_at_statements_only() -> None:
     text = "-- a; comment\nCREATE TABLE a (x TEXT DEFAULT ';');\n\nCREATE TABLE b (y);\n-- the end\n"
     assert len(list(statements(text))) == 2

@@ -125,7 +125,8 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """Why an operation does not move: `reason` is SLOT, PARKED, BACKOFF, BLOCKED, CIRCUIT, LEASE, SETTLING or HELD."""
+    """Why an operation does not move: `reason` is SLOT, PARKED, BACKOFF, BLOCKED, CIRCUIT, LEASE, SETTLING, HELD or
+    FROZEN."""
 
     reason: str
     until: datetime | None = None

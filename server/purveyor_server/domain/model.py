@@ -210,6 +210,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     waiting: Waiting = Waiting.NONE
     waiting_detail: str = ""
+    frozen_at: datetime | None = None  # since when a freeze holds it: that time does not count against its deadlines
     blocked_by: tuple[str, ...] = ()
     lease_owner: str = ""
     lease_no: int = 0  # grows with every claim: the fence

@@ -77,6 +77,7 @@ class Waiting(StrEnum):
     LEASE = "LEASE"
     SETTLING = "SETTLING"
     HELD = "HELD"
+    FROZEN = "FROZEN"
 
 
 class StepState(StrEnum):

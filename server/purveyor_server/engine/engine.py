@@ -95,6 +95,8 @@ class Engine:
         """Begin to look for due operations."""
         self._started_at = self._clock.now()
         self._unsubscribe = self._store.subscribe(self._on_commit)
+        if not await self._store.freezes():
+            await self._store.unfreeze()  # a thaw may have been cut off by the end of the process
         self._wake_up()
         self._loops.start("claim", self._forever(self._claim_due))
         self._loops.start("renew", self._forever(self._renew_leases))

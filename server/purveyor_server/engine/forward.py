@@ -150,7 +150,7 @@ class Forward:
             return
         if step.unsettled:
             await self._settle(target, step)
-        else:
+        if not fresh:
             await self._journal.restart(step)
 
     async def _settle(self, target: PlannedStep, step: Step) -> None:
@@ -197,8 +197,7 @@ class Forward:
         _log.info("step failed", step=step.name, kind=type(error).__name__, detail=error.detail[:500])
         operation = self._journal.operation
         attempts = operation.attempts + 1
-        unsure = isinstance(error, Ambiguous)  # the next run follows without a commit of its own
-        line = replace(step, unsettled=unsure, attempts=step.attempts + unsure)
+        line = replace(step, unsettled=isinstance(error, Ambiguous))
         if isinstance(error, LeaseEnding):
             await self._journal.park(Waiting.LEASE, 0.0, error.message, steps=(line,))
         over = self._journal.past_deadline

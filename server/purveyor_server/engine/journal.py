@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from msgspec.structs import replace
 
+from purveyor_server.domain.freezes import holding
 from purveyor_server.domain.model import Operation, SealedSecret, Step
-from purveyor_server.domain.states import OperationState, StepState, Waiting
+from purveyor_server.domain.states import Make, OperationState, StepState, Waiting
 from purveyor_server.engine import transitions
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.kit import failpoints
@@ -50,6 +51,27 @@ class Journal:
         """A number for the operation's subject, under the fence; raises LeaseLostError and POOL_EXHAUSTED."""
         return await self._store.allocate(self._fence, pool, low, high, avoid)
 
+    async def enter_call(
+        self,
+        decide: Callable[[Job], Writes],
+        label: str,
+        make: Make,
+        *,
+        known: tuple[Step, ...] = (),
+        secrets: tuple[SealedSecret, ...] = (),
+    ) -> Operation:
+        """The command that must stand before an outside call. While a freeze holds the operation, only what is `known`
+        is written, the operation is let go and Parked is raised: no call starts after a freeze was answered."""
+
+        def unless_frozen(job: Job) -> Writes:
+            stop = holding(job.freezes, job.operation, make)
+            return decide(job) if stop is None else transitions.freeze(job, stop, known, secrets)
+
+        operation = await self.advance(unless_frozen, label)
+        if operation.waiting is Waiting.FROZEN:
+            raise Parked
+        return operation
+
     def remember(self, step: Step) -> None:
         """Take a committed line into memory."""
         if step.index < len(self.steps):
@@ -79,8 +101,12 @@ class Journal:
         step = self.new_line(target, result.index + 1 if result is not None else len(self.steps))
         percent = self.percent_before(step.index)
         written = transitions.begin_step if not failpoints.is_off("started") else transitions.forget_to_begin
-        operation = await self.advance(
-            lambda job: written(job, step, result, secrets, percent), f"started-{target.make}"
+        operation = await self.enter_call(
+            lambda job: written(job, step, result, secrets, percent),
+            f"started-{target.make}",
+            target.make,
+            known=(result,) if result is not None else (),
+            secrets=secrets,
         )
         if result is not None:
             self.remember(result)
@@ -93,7 +119,7 @@ class Journal:
     async def restart(self, step: Step) -> None:
         """From here on the known-quiet step may have happened again."""
         again = replace(step, unsettled=True, attempts=step.attempts + 1)
-        await self.advance(lambda job: transitions.write_step(job, again), "restarted")
+        await self.enter_call(lambda job: transitions.write_step(job, again), "restarted", step.make)
         self.remember(again)
 
     def take_fresh(self, step: Step) -> bool:

@@ -86,7 +86,9 @@ class Rollback:
             await self._settle(target, step)
         doing = replace(step, state=StepState.UNDOING, unsettled=True)
         lines = (*self._pending, doing)
-        await self._journal.advance(lambda job: transitions.write_step(job, *lines), "undoing")
+        await self._journal.enter_call(
+            lambda job: transitions.write_step(job, *lines), "undoing", self._make, known=self._pending
+        )
         self._pending = ()
         self._journal.remember(doing)
         try:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from purveyor_server.domain.freezes import Freeze, describe
 from purveyor_server.domain.model import Failure, Operation, SealedSecret, Step
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import FORWARD_ONLY, OperationState, Verb, Waiting
@@ -68,6 +69,20 @@ def park(job: Job, steps: tuple[Step, ...], waiting: Waiting, due_at: datetime, 
         lease_owner="",
     )
     return Writes(quiet=(operation,), steps=steps)
+
+
+def freeze(job: Job, stop: Freeze, steps: tuple[Step, ...], secrets: tuple[SealedSecret, ...]) -> Writes:
+    """Let go of the operation until it is thawed; `steps` is what is known so far, without the call that was to come."""
+    operation = touch(
+        job.operation,
+        job.now,
+        due_at=None,
+        waiting=Waiting.FROZEN,
+        waiting_detail=describe(stop),
+        frozen_at=job.now,
+        lease_owner="",
+    )
+    return Writes(quiet=(operation,), steps=steps, secrets=secrets)
 
 
 def turn_back(job: Job, step: Step | None, failure: Failure, budget: timedelta) -> Writes:

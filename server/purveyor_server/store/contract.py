@@ -27,7 +27,9 @@ from typing import Protocol
 
 import msgspec
 
+from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.filters import Filter
+from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import (
     Binding,
     Event,
@@ -39,6 +41,7 @@ from purveyor_server.domain.model import (
     Step,
     UniqueMark,
 )
+from purveyor_server.store.operating import OperatorCommands, OperatorReads
 
 
 class LeaseLostError(Exception):
@@ -74,6 +77,7 @@ class Writes(msgspec.Struct, frozen=True):
     secrets: tuple[SealedSecret, ...] = ()
     unique: tuple[UniqueMark, ...] = ()
     erase: tuple[str, ...] = ()
+    audit: tuple[AuditRecord, ...] = ()
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -154,6 +158,7 @@ class Job(msgspec.Struct, frozen=True):
     dependents: tuple[Operation, ...] = ()
     siblings: tuple[Operation, ...] = ()
     bindings: tuple[Binding, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
 
 
 class Advance(msgspec.Struct, frozen=True):
@@ -255,7 +260,7 @@ class CatalogVersion(msgspec.Struct, frozen=True):
     applied_at: datetime
 
 
-class Commands(Protocol):
+class Commands(OperatorCommands, Protocol):
     """The writes."""
 
     async def accept(self, command: Accept) -> Decision:
@@ -310,7 +315,7 @@ class Commands(Protocol):
         ...
 
 
-class Reads(Protocol):
+class Reads(OperatorReads, Protocol):
     """The committed reads."""
 
     async def instance(self, scope: Scope, tenant: str, instance_id: str) -> Instance | None:

@@ -8,6 +8,7 @@ ready once per due time. A claim that finds nothing writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from heapq import merge
 from typing import Any
 
@@ -102,6 +103,15 @@ def _deal(queues: list[list[tuple[str, str]]], command: Claim) -> list[str]:
     return chosen
 
 
+def _thawed(operation: Operation, now: datetime) -> dict[str, Any]:
+    """Time under a freeze does not count against an operation."""
+    if operation.frozen_at is None:
+        return {}
+    held = now - operation.frozen_at
+    times = {"deadline": operation.deadline, "rollback_deadline": operation.rollback_deadline}
+    return {"frozen_at": None} | {name: time + held for name, time in times.items() if time is not None}
+
+
 class Claims:
     """The lease commands; keeps decoded plan snapshots between claims."""
 
@@ -130,6 +140,7 @@ class Claims:
             waiting=Waiting.NONE,
             waiting_detail="",
             due_at=transaction.now + command.lease,
+            **_thawed(before, transaction.now),
             lease_owner=command.owner,
             lease_no=before.lease_no + 1,
             lease_epoch=transaction.epoch,

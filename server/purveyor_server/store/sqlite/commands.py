@@ -133,7 +133,7 @@ def _decide(transaction: Transaction, command: Advance | Amend, operation: Opera
 def job(transaction: Transaction, operation: Operation, *, with_resources: bool) -> Job:
     """All that an engine command sees."""
     if not with_resources:
-        return Job(transaction.now, transaction.head, operation)
+        return Job(transaction.now, transaction.head, operation, freezes=transaction.freezes)
     others = transaction.unfinished(operation.instance_uid)
     return Job(
         now=transaction.now,
@@ -144,6 +144,7 @@ def job(transaction: Transaction, operation: Operation, *, with_resources: bool)
         dependents=transaction.dependents(operation.operation_id),
         siblings=tuple([other for other in others if other.operation_id != operation.operation_id]),
         bindings=transaction.live_bindings(operation.instance_uid),
+        freezes=transaction.freezes,
     )
 
 

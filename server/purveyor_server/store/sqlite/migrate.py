@@ -36,7 +36,10 @@ class Migration(msgspec.Struct, frozen=True):
 def known(folder: Path = FOLDER) -> tuple[Migration, ...]:
     """The migrations of this program, by number."""
     files = sorted(folder.glob("*.sql"))
-    return tuple(Migration(int(f.name[:4]), f.name, f.read_text(encoding="utf-8")) for f in files)
+    found = tuple(Migration(int(f.name[:4]), f.name, f.read_text(encoding="utf-8")) for f in files)
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise ValueError("migrations are numbered 1, 2, 3, ... without a gap: " + ", ".join(f.name for f in files))
+    return found
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...]) -> int:

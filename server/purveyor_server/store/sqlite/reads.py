@@ -10,7 +10,9 @@ from typing import TypeVar
 
 import msgspec
 
+from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.filters import Comparator, Filter
+from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
 from purveyor_server.store.sqlite import rows
@@ -33,6 +35,8 @@ _PLAN = _SQL["plan"]
 _CATALOG = _SQL["catalog"]
 _EVENTS = _SQL["events"]
 _META = _SQL["meta"]
+_FREEZES = _SQL["freezes"]
+_AUDIT = _SQL["audit"]
 _ALIVE = _SQL["alive"]
 _NOT_DELETED = " AND state <> 'DELETED'"
 
@@ -130,6 +134,14 @@ class SqliteReads:
         if after < earliest - 1:
             raise LookupError(f"events up to {earliest - 1} are compacted")
         return tuple([rows.event(row[1:]) for row in found if row[1] is not None])
+
+    async def freezes(self) -> tuple[Freeze, ...]:
+        return await self._decoded(rows.decode_freeze, _FREEZES, ())
+
+    async def audit(self, page: Page) -> tuple[AuditRecord, ...]:
+        before = int(page.after) if page.after else 2**62
+        found = await self._readers.rows(_AUDIT, (before, page.limit))
+        return tuple([msgspec.structs.replace(rows.decode_audit(body), number=number) for number, body in found])
 
     async def meta(self, name: str) -> bytes | None:
         found = await self._readers.rows(_META, (name,))

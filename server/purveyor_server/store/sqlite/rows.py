@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import (
     Binding,
     Event,
@@ -36,6 +38,8 @@ decode_instance = msgspec.json.Decoder(Instance).decode
 decode_binding = msgspec.json.Decoder(Binding).decode
 decode_operation = msgspec.json.Decoder(Operation).decode
 decode_step = msgspec.json.Decoder(Step).decode
+decode_freeze = msgspec.json.Decoder(Freeze).decode
+decode_audit = msgspec.json.Decoder(AuditRecord).decode
 decode_plan = msgspec.json.Decoder(PlanSnapshot).decode
 
 

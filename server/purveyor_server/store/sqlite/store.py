@@ -15,7 +15,9 @@ from typing import TypeVar
 
 import structlog
 
+from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.errors import PurveyorError
+from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation, PlanSnapshot
 from purveyor_server.kit.clock import Clock
 from purveyor_server.store.contract import (
@@ -32,7 +34,7 @@ from purveyor_server.store.contract import (
     Progress,
     Retention,
 )
-from purveyor_server.store.sqlite import allocations, claims, commands
+from purveyor_server.store.sqlite import allocations, claims, commands, operators
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
 from purveyor_server.store.sqlite.errors import unavailable, unknown
@@ -165,13 +167,25 @@ class SqliteStore(SqliteReads):
         return await self._run("allocate", lambda tx: allocations.allocate(tx, fence, pool, low, high, avoid))
 
     async def wake(self, provider: str) -> int:
-        limit = self._settings.wake_limit
-        woken = 0
+        return await self._all("wake", lambda tx, limit: claims.wake(tx, provider, limit))
+
+    async def freeze(self, freeze: Freeze, record: AuditRecord) -> Freeze:
+        return await self._run("freeze", lambda tx: operators.freeze(tx, freeze, record))
+
+    async def thaw(self, name: str, record: AuditRecord) -> Freeze | None:
+        return await self._run("thaw", lambda tx: operators.thaw(tx, name, record))
+
+    async def unfreeze(self) -> int:
+        return await self._all("unfreeze", operators.unfreeze)
+
+    async def _all(self, name: str, work: Callable[[Transaction, int], int]) -> int:
+        """Run `work` in commands of `wake_limit` rows until nothing is left; returns how many rows in all."""
+        limit, total = self._settings.wake_limit, 0
         while True:
-            count = await self._run("wake", lambda tx: claims.wake(tx, provider, limit))
-            woken += count
+            count = await self._run(name, lambda tx: work(tx, limit))
+            total += count
             if count < limit:
-                return woken
+                return total
 
     async def apply_catalog(self, digest: str, body: str, plans: Sequence[PlanSnapshot]) -> CatalogVersion:
         kept = tuple(plans)

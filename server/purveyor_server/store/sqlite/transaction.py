@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, Operation, SealedSecret, Step, UniqueMark
 from purveyor_server.kit.failpoints import is_off
 from purveyor_server.store.contract import Backlog, Commit, Writes
@@ -50,6 +52,8 @@ _PUT_MARK = _SQL["put_mark"]
 _STEPS_OF_SUBJECT = _SQL["steps_of_subject"]
 _PUT_EVENT = _SQL["put_event"]
 _FREE_ALLOCATIONS = load("allocations")["free_allocations"]
+_PUT_AUDIT = _SQL["put_audit"]
+_FREEZES = _SQL["freezes"]
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -87,6 +91,7 @@ class Transaction:
         self._operations: list[Operation] = []
         self._before: dict[str, Operation | None] = {}
         self._saved: _Mark | None = None
+        self._freezes: tuple[Freeze, ...] | None = None
 
     @property
     def backlog(self) -> Backlog:
@@ -156,6 +161,18 @@ class Transaction:
         """Every secret of an owner."""
         return tuple(rows.secret(row) for row in self.connection.execute(_SECRETS_OF, (owner,)))
 
+    @property
+    def freezes(self) -> tuple[Freeze, ...]:
+        """What is frozen; read once per transaction."""
+        if self._freezes is None:
+            found = self.connection.execute(_FREEZES).fetchall()
+            self._freezes = tuple([rows.decode_freeze(body) for (body,) in found])
+        return self._freezes
+
+    def forget_freezes(self) -> None:
+        """They have changed: read them again."""
+        self._freezes = None
+
     def _remember(self, body: bytes) -> Operation:
         operation = rows.decode_operation(body)
         self._before[operation.operation_id] = operation
@@ -187,6 +204,8 @@ class Transaction:
             self._mark(mark)
         for owner in writes.erase:
             self._erase(owner)
+        for record in writes.audit:
+            self.put_audit(record)
 
     def execute(self, sql: str, parameters: Row) -> sqlite3.Cursor:
         """A writing statement, under the command's savepoint."""
@@ -224,6 +243,10 @@ class Transaction:
     def put_step(self, step: Step) -> None:
         """Insert or replace a line of the journal."""
         self.execute(_PUT_STEP, (step.operation_id, step.index, rows.encode(step)))
+
+    def put_audit(self, record: AuditRecord) -> None:
+        """Append an audit record."""
+        self.execute(_PUT_AUDIT, (rows.micros(record.at), rows.encode(record)))
 
     def _count(self, before: Operation | None, after: Operation) -> None:
         self._counts[rows.backlog_of(before)] -= 1
@@ -292,6 +315,7 @@ class Transaction:
         del self._events[mark.events :]
         del self._operations[mark.operations :]
         self.due = mark.due
+        self.forget_freezes()
         self._counts = list(mark.counts)
 
     def seal(self) -> tuple[Ledger, Commit | None]:

@@ -43,3 +43,6 @@ SELECT body FROM operations WHERE lease_owner <> '' ORDER BY operation_id;
 
 -- name: in_circuit
 SELECT body FROM operations WHERE provider = ? AND waiting = 'CIRCUIT' ORDER BY seq LIMIT ?;
+
+-- name: frozen
+SELECT body FROM operations INDEXED BY operations_frozen WHERE waiting = 'FROZEN' ORDER BY seq LIMIT ?;

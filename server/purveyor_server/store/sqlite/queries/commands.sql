@@ -115,3 +115,15 @@ INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?);
 
 -- name: meta
 SELECT value FROM meta WHERE name = ?;
+
+-- name: freezes
+SELECT body FROM freezes ORDER BY name;
+
+-- name: put_freeze
+INSERT OR IGNORE INTO freezes (name, body) VALUES (?, ?);
+
+-- name: delete_freeze
+DELETE FROM freezes WHERE name = ?;
+
+-- name: put_audit
+INSERT INTO audit (at, body) VALUES (?, ?);

@@ -68,3 +68,9 @@ SELECT value FROM meta WHERE name = ?;
 
 -- name: alive
 SELECT value FROM settings WHERE name = 'store_id';
+
+-- name: freezes
+SELECT body FROM freezes ORDER BY name;
+
+-- name: audit
+SELECT number, body FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?;

@@ -1,0 +1,46 @@
+"""What operators stop and let go again.
+
+Guarantee: a freeze and its audit record are one command; so are a thaw and its record.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.states import Waiting
+from purveyor_server.store.sqlite import rows
+from purveyor_server.store.sqlite.queries import load
+from purveyor_server.store.sqlite.transaction import Transaction
+
+_COMMANDS = load("commands")
+_PUT_FREEZE = _COMMANDS["put_freeze"]
+_DELETE_FREEZE = _COMMANDS["delete_freeze"]
+_FROZEN = load("claims")["frozen"]
+
+
+def freeze(transaction: Transaction, wanted: Freeze, record: AuditRecord) -> Freeze:
+    """Keep the first freeze of a name."""
+    transaction.execute(_PUT_FREEZE, (wanted.name, rows.encode(wanted)))
+    transaction.put_audit(record)
+    transaction.forget_freezes()
+    return next(kept for kept in transaction.freezes if kept.name == wanted.name)
+
+
+def thaw(transaction: Transaction, name: str, record: AuditRecord) -> Freeze | None:
+    """Take the freeze away."""
+    found = next((kept for kept in transaction.freezes if kept.name == name), None)
+    transaction.execute(_DELETE_FREEZE, (name,))
+    transaction.put_audit(record)
+    transaction.forget_freezes()
+    return found
+
+
+def unfreeze(transaction: Transaction, limit: int) -> int:
+    """Make up to `limit` operations due that a freeze held; one that is held still lets go again at its next call."""
+    held = transaction.operations(_FROZEN, (limit,))
+    for operation in held:
+        woken = replace(operation, due_at=transaction.now, waiting=Waiting.NONE, waiting_detail="")
+        transaction.put_operation(woken, quiet=True)
+    return len(held)
