@@ -56,14 +56,46 @@ class Action(StrEnum):
     WAIT_OPERATION = "WaitOperation"
     CANCEL_OPERATION = "CancelOperation"
     WATCH_OPERATION = "WatchOperation"
+    GET_STATUS = "GetStatus"
+    EXPLAIN_OPERATION = "ExplainOperation"
+    FREEZE = "Freeze"
+    THAW = "Thaw"
+    PURGE_INSTANCE = "PurgeInstance"
+    PURGE_BINDING = "PurgeBinding"
+    EDIT_STEP = "EditStep"
+    LIST_AUDIT_RECORDS = "ListAuditRecords"
+    SET_LOG_LEVEL = "SetLogLevel"
+    BACKUP = "Backup"
+    REVIEW_RECOVERY = "ReviewRecovery"
+    FINISH_RECOVERY = "FinishRecovery"
 
 
 WRITES = frozenset(
     {Action.PROVISION, Action.UPDATE, Action.DEPROVISION, Action.BIND, Action.UNBIND, Action.CANCEL_OPERATION}
 )
+# What operators alone may do. It goes on while the server drains: a stop is when they need it.
+OPERATOR_ACTIONS = frozenset(
+    {
+        Action.GET_STATUS,
+        Action.EXPLAIN_OPERATION,
+        Action.FREEZE,
+        Action.THAW,
+        Action.PURGE_INSTANCE,
+        Action.PURGE_BINDING,
+        Action.EDIT_STEP,
+        Action.LIST_AUDIT_RECORDS,
+        Action.SET_LOG_LEVEL,
+        Action.BACKUP,
+        Action.REVIEW_RECOVERY,
+        Action.FINISH_RECOVERY,
+    }
+)
 # The role of each use-case; the creator of a binding may read its credentials with CONSUMER (see `credentials`).
 ROLES: Mapping[Action, frozenset[str]] = {
-    action: frozenset({Role.CONSUMER if action in WRITES else Role.VIEWER}) for action in Action
+    action: frozenset(
+        {Role.OPERATOR if action in OPERATOR_ACTIONS else Role.CONSUMER if action in WRITES else Role.VIEWER}
+    )
+    for action in Action
 } | {Action.GET_CREDENTIALS: frozenset({Role.CREDENTIALS_READER, Role.CONSUMER})}
 
 
@@ -99,6 +131,15 @@ class Door:
                 Reason.PERMISSION_DENIED, f"not allowed in tenant {tenant!r}", metadata={"tenant": tenant}
             )
         return Scope(frozenset({tenant}))
+
+    def enter_operator(self, caller: Caller, action: Action) -> None:
+        """Let an operator in, whose scope is every tenant. Raises PERMISSION_DENIED."""
+        if caller.roles.isdisjoint(ROLES[action]):
+            raise denied(action, " or ".join(sorted(ROLES[action])))
+        if caller.tenants is not None:
+            raise PurveyorError(
+                Reason.PERMISSION_DENIED, f"{action} needs every tenant", metadata={"method": str(action)}
+            )
 
     def check_behalf(self, caller: Caller, action: Action, identity: Identity | None) -> None:
         """Raise PERMISSION_DENIED when a caller speaks for somebody else without being a platform."""

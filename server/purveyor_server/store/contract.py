@@ -242,6 +242,8 @@ class Commit(msgspec.Struct, frozen=True):
     events: tuple[Event, ...]
     operations: tuple[Operation, ...]  # every operation written, quiet ones too
     due: bool  # something became due
+    commands: int = 1  # how many shared the transaction
+    seconds: float = 0.0  # from BEGIN to the end of COMMIT
 
 
 class Page(msgspec.Struct, frozen=True):

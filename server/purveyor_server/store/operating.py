@@ -5,13 +5,51 @@ Guarantee: as `store/contract.py`; an act and its audit record are one command.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.recovery import Recovery
+from purveyor_server.domain.states import Waiting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from purveyor_server.domain.model import Instance, Operation
     from purveyor_server.store.contract import Page
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Unfinished operations of one provider that wait for the same thing."""
+
+    provider: str
+    waiting: Waiting
+    operations: int
+    cleanups: int  # of them, CLEANUP operations
+    oldest_at: datetime
+    oldest_id: str
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """The store as an operator sees it. Sizes in bytes."""
+
+    head: int
+    earliest: int
+    queues: tuple[Queue, ...]
+    store_bytes: int
+    free_bytes: int
+    low_water_bytes: int
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """A backup file: when it was taken, and the newest revision in it."""
+
+    taken_at: datetime
+    revision: int
 
 
 class OperatorCommands(Protocol):
@@ -29,9 +67,44 @@ class OperatorCommands(Protocol):
         """Make every operation due that a freeze held: one that is held still is let go again at once. Returns how many."""
         ...
 
+    async def note(self, record: AuditRecord) -> None:
+        """Leave the record of an act that writes nothing else."""
+        ...
+
+    async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
+        """Forget the recovery, lift the freezes that the restore set, leave the record; returns what was there."""
+        ...
+
 
 class OperatorReads(Protocol):
     """The committed reads; of every tenant, for operators only."""
+
+    async def facts(self) -> Facts:
+        """How much there is of everything."""
+        ...
+
+    async def recovery(self) -> Recovery | None:
+        """The recovery that is going on."""
+        ...
+
+    async def every_unfinished(self, page: Page) -> tuple[Operation, ...]:
+        """Unfinished operations of every tenant, by operation_id."""
+        ...
+
+    async def every_instance(self, page: Page) -> tuple[Instance, ...]:
+        """Instances of every tenant by uid, without tombstones."""
+        ...
+
+    async def known_uids(self, uids: Sequence[str]) -> dict[str, str]:
+        """State by uid of those of the uids that an instance or binding has; at most a page of uids."""
+        ...
+
+    async def backup(self, target: Path) -> Copied:
+        """Write a consistent copy of the store, as of one moment, to `target` (0600), which must not exist. Serving goes on.
+
+        Raises STORE_FULL when it does not fit above the low-water mark, STORE_UNAVAILABLE.
+        """
+        ...
 
     async def freezes(self) -> tuple[Freeze, ...]:
         """What is frozen, by name."""

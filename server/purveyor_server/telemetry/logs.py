@@ -1,7 +1,7 @@
 """Logs: one JSON object or one readable line per event, to standard error.
 
 Guarantee: every field passes `redact.shown`; request_id, operation_id and tenant that were bound to the context stand in
-every line written below; a call under the level costs one comparison. A log line never raises into the code that wrote it.
+every line written below; a call under the level does nothing. A log line never raises into the code that wrote it.
 Limit: standard error is written to as it comes; a reader that stops reading stops the writer.
 """
 
@@ -22,7 +22,15 @@ Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 _LEVELS: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _OWN = ("event", "level", "logger", "timestamp")
+_METHODS = ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log")
 _encoder = msgspec.json.Encoder()
+
+
+class _Filtering(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc] # a class made at run time
+    """The bound logger of this process. Its methods are exchanged when the level changes: what is under the level stays
+    one call that does nothing, and loggers that were made before follow."""
+
+    level: Level = "info"
 
 
 def configure(
@@ -30,15 +38,30 @@ def configure(
 ) -> None:
     """Set up the logs of this process; `cache` off lets a test configure again."""
     target = stream or sys.stderr
+    set_level(level)
     structlog.configure(
         processors=_processors(form, target),
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=_Filtering,
         logger_factory=lambda *names: _Writer(names[0] if names else "", target),
         cache_logger_on_first_use=cache,
     )
-    root = logging.getLogger()
-    root.handlers = [_Libraries()]
-    root.setLevel(max(_LEVELS[level], logging.WARNING))
+    logging.getLogger().handlers = [_Libraries()]
+
+
+def set_level(level: Level) -> Level:
+    """Log this level and above from now on, in loggers that exist as well; returns the level before."""
+    before: Level = _Filtering.level
+    source = structlog.make_filtering_bound_logger(_LEVELS[level])
+    for name in _METHODS:
+        setattr(_Filtering, name, getattr(source, name))
+    _Filtering.level = level
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.WARNING))
+    return before
+
+
+def current_level() -> Level:
+    """The level that is logged now."""
+    return _Filtering.level
 
 
 def redaction(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

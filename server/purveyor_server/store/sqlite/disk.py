@@ -33,6 +33,10 @@ class Disk:
         self._asked_at = float("-inf")
         self._low = False
 
+    def free(self) -> int:
+        """Bytes free now."""
+        return self._free(self._folder)
+
     def check_room(self) -> None:
         """Raise STORE_FULL when the disk is below its low-water mark."""
         now = self._clock.monotonic()

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Waiting
 from purveyor_server.store.sqlite import rows
 from purveyor_server.store.sqlite.queries import load
@@ -18,6 +19,11 @@ _COMMANDS = load("commands")
 _PUT_FREEZE = _COMMANDS["put_freeze"]
 _DELETE_FREEZE = _COMMANDS["delete_freeze"]
 _FROZEN = load("claims")["frozen"]
+_UPKEEP = load("upkeep")
+_SETTING = _UPKEEP["setting"]
+_DELETE_SETTING = _UPKEEP["delete_setting"]
+RECOVERY = "recovery"  # the setting that a restore leaves
+RESTORE = "restore"  # the principal of the freezes that it sets
 
 
 def freeze(transaction: Transaction, wanted: Freeze, record: AuditRecord) -> Freeze:
@@ -35,6 +41,25 @@ def thaw(transaction: Transaction, name: str, record: AuditRecord) -> Freeze | N
     transaction.put_audit(record)
     transaction.forget_freezes()
     return found
+
+
+def note(transaction: Transaction, record: AuditRecord) -> None:
+    """Leave the record of an act that writes nothing else."""
+    transaction.put_audit(record)
+
+
+def finish_recovery(transaction: Transaction, record: AuditRecord) -> Recovery | None:
+    """Forget the recovery and lift what the restore froze."""
+    row = transaction.connection.execute(_SETTING, (RECOVERY,)).fetchone()
+    if row is None:
+        return None
+    transaction.execute(_DELETE_SETTING, (RECOVERY,))
+    for kept in transaction.freezes:
+        if kept.principal == RESTORE:
+            transaction.execute(_DELETE_FREEZE, (kept.name,))
+    transaction.forget_freezes()
+    transaction.put_audit(record)
+    return rows.decode_recovery(row[0])
 
 
 def unfreeze(transaction: Transaction, limit: int) -> int:

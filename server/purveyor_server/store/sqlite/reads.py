@@ -14,7 +14,9 @@ from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.filters import Comparator, Filter
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
+from purveyor_server.domain.recovery import Recovery
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
+from purveyor_server.store.operating import Queue
 from purveyor_server.store.sqlite import rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
@@ -37,6 +39,12 @@ _EVENTS = _SQL["events"]
 _META = _SQL["meta"]
 _FREEZES = _SQL["freezes"]
 _AUDIT = _SQL["audit"]
+_UNFINISHED = _SQL["unfinished"]
+_EVERY_UNFINISHED = _SQL["every_unfinished"]
+_EVERY_INSTANCE = _SQL["every_instance"]
+_KNOWN_UIDS = _SQL["known_uids"]
+_SETTING = _SQL["setting"]
+_EARLIEST = _SQL["earliest"]
 _ALIVE = _SQL["alive"]
 _NOT_DELETED = " AND state <> 'DELETED'"
 
@@ -142,6 +150,27 @@ class SqliteReads:
         before = int(page.after) if page.after else 2**62
         found = await self._readers.rows(_AUDIT, (before, page.limit))
         return tuple([msgspec.structs.replace(rows.decode_audit(body), number=number) for number, body in found])
+
+    async def recovery(self) -> Recovery | None:
+        return await self._one(rows.decode_recovery, _SETTING, ("recovery",))
+
+    async def queues(self) -> tuple[Queue, ...]:
+        """Unfinished operations by provider and by what they wait for."""
+        return tuple([rows.waiting_queue(row) for row in await self._readers.rows(_UNFINISHED)])
+
+    async def earliest(self) -> int:
+        """The earliest revision that is kept."""
+        return int((await self._readers.rows(_EARLIEST))[0][0])
+
+    async def every_unfinished(self, page: Page) -> tuple[Operation, ...]:
+        return await self._decoded(rows.decode_operation, _EVERY_UNFINISHED, (page.after, page.limit))
+
+    async def every_instance(self, page: Page) -> tuple[Instance, ...]:
+        return await self._decoded(rows.decode_instance, _EVERY_INSTANCE, (page.after, page.limit))
+
+    async def known_uids(self, uids: Sequence[str]) -> dict[str, str]:
+        names = msgspec.json.encode(list(uids)).decode()
+        return dict(await self._readers.rows(_KNOWN_UIDS, (names,)))
 
     async def meta(self, name: str) -> bytes | None:
         found = await self._readers.rows(_META, (name,))

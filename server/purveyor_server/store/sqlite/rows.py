@@ -23,8 +23,10 @@ from purveyor_server.domain.model import (
     SealedSecret,
     Step,
 )
+from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Waiting
 from purveyor_server.store.contract import CatalogVersion
+from purveyor_server.store.operating import Queue
 
 Row = tuple[Any, ...]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +42,7 @@ decode_operation = msgspec.json.Decoder(Operation).decode
 decode_step = msgspec.json.Decoder(Step).decode
 decode_freeze = msgspec.json.Decoder(Freeze).decode
 decode_audit = msgspec.json.Decoder(AuditRecord).decode
+decode_recovery = msgspec.json.Decoder(Recovery).decode
 decode_plan = msgspec.json.Decoder(PlanSnapshot).decode
 
 
@@ -178,3 +181,9 @@ def catalog(row: Row) -> CatalogVersion:
     """The catalog of (version, digest, body, applied_at)."""
     version, digest, body, applied_at = row
     return CatalogVersion(version, digest, body, moment(applied_at))
+
+
+def waiting_queue(row: Row) -> Queue:
+    """The queue of (provider, waiting, operations, cleanups, oldest_at, oldest_id)."""
+    provider, waiting, operations, cleanups, oldest_at, oldest_id = row
+    return Queue(provider, Waiting(waiting), operations, cleanups, moment(oldest_at), oldest_id)

@@ -19,6 +19,7 @@ from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation, PlanSnapshot
+from purveyor_server.domain.recovery import Recovery
 from purveyor_server.kit.clock import Clock
 from purveyor_server.store.contract import (
     Accept,
@@ -34,10 +35,11 @@ from purveyor_server.store.contract import (
     Progress,
     Retention,
 )
-from purveyor_server.store.sqlite import allocations, claims, commands, operators
+from purveyor_server.store.operating import Copied, Facts
+from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
-from purveyor_server.store.sqlite.errors import unavailable, unknown
+from purveyor_server.store.sqlite.errors import full, refusal, unavailable, unknown
 from purveyor_server.store.sqlite.lock import FileLock
 from purveyor_server.store.sqlite.opening import Opened, open_file, source
 from purveyor_server.store.sqlite.readers import Readers
@@ -110,7 +112,9 @@ class SqliteStore(SqliteReads):
         super().__init__(readers)
         self.store_id = opened.store_id
         self.epoch = opened.epoch
+        self._path = path
         self._lock = lock
+        self._clock = clock
         self._settings = settings
         self._disk = Disk(path.parent, clock, settings, free)
         self._claims = claims.Claims(settings.promote_limit)
@@ -178,6 +182,12 @@ class SqliteStore(SqliteReads):
     async def unfreeze(self) -> int:
         return await self._all("unfreeze", operators.unfreeze)
 
+    async def note(self, record: AuditRecord) -> None:
+        await self._run("note", lambda tx: operators.note(tx, record))
+
+    async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
+        return await self._run("finish_recovery", lambda tx: operators.finish_recovery(tx, record))
+
     async def _all(self, name: str, work: Callable[[Transaction, int], int]) -> int:
         """Run `work` in commands of `wake_limit` rows until nothing is left; returns how many rows in all."""
         limit, total = self._settings.wake_limit, 0
@@ -221,6 +231,26 @@ class SqliteStore(SqliteReads):
 
     async def backlog(self) -> Backlog:
         return self._writer.ledger.backlog
+
+    async def facts(self) -> Facts:
+        return Facts(
+            head=self.head,
+            earliest=await self.earliest(),
+            queues=await self.queues(),
+            store_bytes=await asyncio.to_thread(backup.size_of, self._path),
+            free_bytes=await asyncio.to_thread(self._disk.free),
+            low_water_bytes=self._settings.low_water_bytes,
+        )
+
+    async def backup(self, target: Path) -> Copied:
+        needed = await asyncio.to_thread(backup.size_of, self._path) + self._settings.low_water_bytes
+        if await asyncio.to_thread(self._disk.free) < needed:
+            raise full()
+        try:
+            return await asyncio.to_thread(backup.copy, self._path, target, self._settings, self._clock.now())
+        except (sqlite3.Error, OSError) as error:
+            _log.exception("backup failed")
+            raise refusal(error, self._settings.retry_after) if isinstance(error, sqlite3.Error) else full() from error
 
     async def ping(self) -> None:
         if not self._writer.healthy:

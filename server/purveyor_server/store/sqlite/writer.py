@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.clock import Clock
@@ -252,7 +253,7 @@ class Writer:
     def _transact(self, batch: list[Item]) -> Result:
         connection = self._connection
         assert connection is not None
-        begun = False
+        begun, started = False, time.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
             begun = True
@@ -263,6 +264,8 @@ class Writer:
             self._roll_back(connection)
             raise _BatchLost(error, begun=begun) from error
         self._commit(connection)
+        if commit is not None:
+            commit = replace(commit, commands=len(batch), seconds=time.monotonic() - started)
         return Result(answers, ledger, commit)
 
     def _run_item(self, transaction: Transaction, item: Item) -> Answer:

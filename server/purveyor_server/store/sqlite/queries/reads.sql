@@ -74,3 +74,24 @@ SELECT body FROM freezes ORDER BY name;
 
 -- name: audit
 SELECT number, body FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?;
+
+-- name: unfinished
+SELECT provider, waiting, count(*), sum(verb = 'CLEANUP'), min(created_at), min(operation_id)
+FROM operations INDEXED BY operations_unfinished WHERE backlog > 0 GROUP BY provider, waiting;
+
+-- name: every_unfinished
+SELECT body FROM operations INDEXED BY operations_unfinished
+WHERE backlog > 0 AND operation_id > ? ORDER BY operation_id LIMIT ?;
+
+-- name: every_instance
+SELECT body FROM instances WHERE uid > ? AND state <> 'DELETED' ORDER BY uid LIMIT ?;
+
+-- name: known_uids
+SELECT uid, state FROM instances WHERE uid IN (SELECT value FROM json_each(?1))
+UNION ALL SELECT uid, state FROM bindings WHERE uid IN (SELECT value FROM json_each(?1));
+
+-- name: setting
+SELECT value FROM settings WHERE name = ?;
+
+-- name: earliest
+SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'earliest';

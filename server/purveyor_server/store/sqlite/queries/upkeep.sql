@@ -6,6 +6,9 @@ SELECT value FROM settings WHERE name = ?;
 -- name: put_setting
 INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
+-- name: delete_setting
+DELETE FROM settings WHERE name = ?;
+
 -- name: newest_revision
 SELECT max(revision) FROM events;
 

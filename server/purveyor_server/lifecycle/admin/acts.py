@@ -1,0 +1,39 @@
+"""What every act of an operator has in common: who, why, and the record that it leaves."""
+
+from __future__ import annotations
+
+from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.freezes import check_reason
+from purveyor_server.domain.model import Json
+from purveyor_server.domain.names import check_request_id
+from purveyor_server.lifecycle.admin.contract import Act, AdminParts
+from purveyor_server.lifecycle.contract import Caller
+from purveyor_server.lifecycle.door import Action
+
+
+def enter(parts: AdminParts, caller: Caller, action: Action, act: Act | None = None) -> str:
+    """Pass the door; returns the act's reason. Raises PERMISSION_DENIED, DRAINING, INVALID_REQUEST."""
+    parts.door.enter_operator(caller, action)
+    if act is None:
+        return ""
+    if act.request_id:
+        check_request_id(act.request_id)
+    return check_reason(act.reason)
+
+
+def record(
+    parts: AdminParts, caller: Caller, action: Action, act: Act, resource: str, tenant: str = "", **details: Json
+) -> AuditRecord:
+    """The record of an act; also one log line."""
+    reason = check_reason(act.reason)
+    parts.door.note(caller, action, tenant, resource=resource, reason=reason)
+    return AuditRecord(
+        at=parts.clock.now(),
+        principal=caller.subject,
+        action=str(action),
+        resource=resource,
+        reason=reason,
+        tenant=tenant,
+        request_id=act.request_id,
+        details=details,
+    )

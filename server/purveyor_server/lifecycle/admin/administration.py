@@ -1,0 +1,76 @@
+"""The operators' side of the door: one method per use-case.
+
+Guarantee: every method asks for the role OPERATOR before it reads anything; every change leaves an audit record in its own
+command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.recovery import Recovery
+from purveyor_server.lifecycle.admin import editing, explaining, freezing, purging, reporting, saving
+from purveyor_server.lifecycle.admin.contract import (
+    Act,
+    AdminParts,
+    BackupFile,
+    Cause,
+    Difference,
+    Mark,
+    Purged,
+    Report,
+)
+from purveyor_server.lifecycle.contract import Caller, OperationDetails, PageOf
+
+
+class Administration:
+    """What operators may do."""
+
+    def __init__(self, parts: AdminParts) -> None:
+        self._parts = parts
+
+    async def status(self, caller: Caller) -> Report:
+        """How the broker does."""
+        return await reporting.report(self._parts, caller)
+
+    async def explain(self, caller: Caller, operation_id: str) -> tuple[OperationDetails, tuple[Cause, ...]]:
+        """Why an operation does not move."""
+        return await explaining.explain(self._parts, caller, operation_id)
+
+    async def freeze(self, caller: Caller, name: str, act: Act) -> Freeze:
+        """Stop something."""
+        return await freezing.freeze(self._parts, caller, name, act)
+
+    async def thaw(self, caller: Caller, name: str, act: Act) -> tuple[Freeze | None, int]:
+        """Let it go again."""
+        return await freezing.thaw(self._parts, caller, name, act)
+
+    async def purge(self, caller: Caller, aim: purging.Aim, act: Act) -> Purged:
+        """Forget an instance or a binding."""
+        return await purging.purge(self._parts, caller, aim, act)
+
+    async def edit_step(self, caller: Caller, operation_id: str, step: str, mark: Mark, act: Act) -> OperationDetails:
+        """Write a line of a journal by hand."""
+        return await editing.edit_step(self._parts, caller, operation_id, step, mark, act)
+
+    async def audit(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
+        """What operators did."""
+        return await reporting.audit(self._parts, caller, page_size, page_token)
+
+    async def set_log_level(self, caller: Caller, level: str, act: Act) -> str:
+        """Log more or less."""
+        return await reporting.set_log_level(self._parts, caller, level, act)
+
+    def backup(self, caller: Caller) -> AbstractAsyncContextManager[BackupFile]:
+        """A copy of the store."""
+        return saving.backup(self._parts, caller)
+
+    def review_recovery(self, caller: Caller) -> AsyncIterator[Difference]:
+        """What differs after a restore."""
+        return saving.review_recovery(self._parts, caller)
+
+    async def finish_recovery(self, caller: Caller, act: Act) -> tuple[Recovery, int]:
+        """Go on after a restore."""
+        return await saving.finish_recovery(self._parts, caller, act)

@@ -1,0 +1,146 @@
+"""What operators ask for and get, as values; what the use-cases need from the process, as Protocols."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from purveyor_server.domain.catalog import Catalog
+from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.model import Binding, Instance, ProviderRef
+from purveyor_server.domain.recovery import Recovery
+from purveyor_server.kit.clock import Clock
+from purveyor_server.lifecycle.door import Door
+from purveyor_server.providers.contract import Known, Observed, Owned
+from purveyor_server.providers.inspection import Finding, Health
+from purveyor_server.store.contract import Store
+from purveyor_server.store.operating import Copied, Facts
+
+
+class Act(msgspec.Struct, frozen=True, kw_only=True):
+    """What every act of an operator carries."""
+
+    reason: str
+    request_id: str = ""
+    validate_only: bool = False
+
+
+class ProviderReport(msgspec.Struct, frozen=True):
+    """How a provider does."""
+
+    ref: ProviderRef
+    health: Health
+    problem: str = ""
+    running: int = 0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """How the broker does."""
+
+    version: str
+    store_id: str
+    epoch: int
+    started_at: datetime
+    facts: Facts
+    providers: tuple[ProviderReport, ...]
+    freezes: tuple[Freeze, ...]
+    recovery: Recovery | None
+    catalog_version: int
+    log_level: str
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """One thing that keeps an operation where it is."""
+
+    code: str
+    sentence: str
+    until: datetime | None = None
+    operation_id: str = ""
+
+
+class Purged(msgspec.Struct, frozen=True):
+    """What a purge forgot, what it may have left behind, what it ended."""
+
+    instance: Instance
+    binding: Binding | None = None
+    left_behind: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+
+
+class Mark(StrEnum):
+    """What a step is declared to be."""
+
+    DONE = "DONE"
+    ABSENT = "ABSENT"
+
+
+class DifferenceKind(StrEnum):
+    """How a restored store and the backends differ."""
+
+    UNKNOWN_RESOURCE = "UNKNOWN_RESOURCE"
+    MISSING = "MISSING"
+    DRIFTED = "DRIFTED"
+    UNFINISHED = "UNFINISHED"
+    UNREADABLE = "UNREADABLE"
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference."""
+
+    kind: DifferenceKind
+    resource: str
+    sentence: str
+    provider: str = ""
+    tenant: str = ""
+    instance_id: str = ""
+    operation_id: str = ""
+
+
+class BackupFile(msgspec.Struct, frozen=True):
+    """A copy of the store in a temporary file, gone when its caller is done with it."""
+
+    path: Path
+    copied: Copied
+
+
+class Backends(Protocol):
+    """What operators may ask of providers; `providers.inspection.Inspector` has this shape. Each call is bounded in time."""
+
+    def health(self, ref: ProviderRef) -> Finding: ...
+    def owned(self, ref: ProviderRef, store_id: str) -> AsyncIterator[Owned]: ...
+    async def observe(self, ref: ProviderRef, known: Known) -> Observed: ...
+
+
+class LogLevels(Protocol):
+    """How much the process logs."""
+
+    def current(self) -> str:
+        """debug, info, warning or error."""
+        ...
+
+    def change(self, level: str) -> str:
+        """Set it; returns what it was. Raises INVALID_REQUEST."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminParts:
+    """What the operators' use-cases share."""
+
+    store: Store
+    catalog: Callable[[], Catalog]
+    backends: Backends
+    levels: LogLevels
+    clock: Clock
+    door: Door
+    token_key: bytes
+    scratch: Path  # a folder for backups under way, 0700
+    version: str
+    started_at: datetime
+    running: Callable[[], dict[str, int]]  # operations being worked on, by provider

@@ -1,0 +1,207 @@
+"""Purge: forget a resource without touching any backend.
+
+Guarantee: refused while somebody works on an operation of it (its outside calls could follow), and while it is in use
+unless that is said; everything that may be left behind is named in the answer, the tombstone and the audit record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from purveyor_server.domain.errors import (
+    Precondition,
+    PurveyorError,
+    Reason,
+    Resource,
+    binding_not_found,
+    instance_not_found,
+)
+from purveyor_server.domain.model import Binding, Failure, Instance, Json, Operation, Step
+from purveyor_server.domain.names import check_id, check_tenant
+from purveyor_server.domain.records import touch
+from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
+from purveyor_server.engine.transitions import ended
+from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Purged
+from purveyor_server.lifecycle.contract import Caller
+from purveyor_server.lifecycle.door import Action
+from purveyor_server.store.contract import SYSTEM, Accept, Decision, Situation, Writes
+
+Journals = Mapping[str, tuple[Step, ...]]
+BUSY_RETRY = 1.0  # seconds
+ROUNDS = 4  # times a purge is decided anew when operations begin meanwhile
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """What is to be forgotten; an empty `binding_id` is the whole instance."""
+
+    tenant: str
+    instance_id: str
+    binding_id: str = ""
+    even_if_in_use: bool = False
+
+    @property
+    def resource(self) -> str:
+        """Its name in records."""
+        name = f"instance/{self.instance_id}"
+        return f"{name}/binding/{self.binding_id}" if self.binding_id else name
+
+
+async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged:
+    """Forget it. Raises INSTANCE_NOT_FOUND, BINDING_NOT_FOUND, OPERATION_IN_PROGRESS, IN_USE."""
+    action = Action.PURGE_BINDING if aim.binding_id else Action.PURGE_INSTANCE
+    enter(parts, caller, action, act)
+    _check(aim)
+    journals: dict[str, tuple[Step, ...]] = {}
+    for _ in range(ROUNDS):
+        found: list[Purged] = []
+
+        def decide(situation: Situation, found: list[Purged] = found, known: Journals = journals) -> Decision:
+            purged, writes = _decide(situation, aim, known)
+            found[:] = [purged]
+            if writes == Writes():
+                return Decision()
+            noted = record(parts, caller, action, act, aim.resource, aim.tenant, left_behind=list(purged.left_behind))
+            return Decision(msgspec.structs.replace(writes, audit=(noted,)))
+
+        command = Accept(
+            SYSTEM,
+            aim.tenant,
+            aim.instance_id,
+            decide,
+            binding_id=aim.binding_id,
+            with_bindings=True,
+            dry_run=act.validate_only,
+        )
+        try:
+            await parts.store.accept(command)
+        except _UnreadError as unread:
+            for operation_id in unread.operations:
+                journals[operation_id] = await parts.store.steps(SYSTEM, operation_id)
+        else:
+            return found[0]
+    raise _busy(aim, None)
+
+
+def _check(aim: Aim) -> None:
+    check_tenant(aim.tenant)
+    check_id(aim.instance_id, "instance_id")
+    if aim.binding_id:
+        check_id(aim.binding_id, "binding_id")
+
+
+class _UnreadError(Exception):
+    """Journals that have to be read before the decision can be made."""
+
+    def __init__(self, operations: tuple[str, ...]) -> None:
+        super().__init__(str(operations))
+        self.operations = operations
+
+
+def _decide(situation: Situation, aim: Aim, journals: Journals) -> tuple[Purged, Writes]:
+    instance, binding = situation.instance, situation.binding if aim.binding_id else None
+    if instance is None:
+        raise instance_not_found(aim.tenant, aim.instance_id)
+    if aim.binding_id and binding is None:
+        raise binding_not_found(aim.tenant, aim.instance_id, aim.binding_id)
+    subject = binding or instance
+    if subject.deleted_at is not None:
+        return Purged(instance, binding, subject.cleanup_required), Writes()
+    operations = _operations(situation, binding)
+    bindings = (binding,) if binding is not None else situation.bindings
+    _check_idle(aim, operations)
+    _check_unused(aim, instance, binding, bindings)
+    unread = tuple(o.operation_id for o in operations if o.operation_id not in journals)
+    if unread:
+        raise _UnreadError(unread)
+    return _forget(situation, aim, operations, bindings, journals)
+
+
+def _operations(situation: Situation, binding: Binding | None) -> tuple[Operation, ...]:
+    """Unfinished operations that end with what is purged."""
+    if binding is None:
+        return situation.operations
+    return tuple(o for o in situation.operations if o.binding_uid == binding.uid)
+
+
+def _check_idle(aim: Aim, operations: Iterable[Operation]) -> None:
+    for operation in operations:
+        if operation.lease_owner:
+            raise _busy(aim, operation)
+
+
+def _check_unused(aim: Aim, instance: Instance, binding: Binding | None, bindings: Iterable[Binding]) -> None:
+    if aim.even_if_in_use:
+        return
+    if binding is None and instance.state in {InstanceState.READY, InstanceState.UPDATING}:
+        raise _in_use(aim, f"instance {instance.instance_id}", str(instance.state))
+    for one in bindings:
+        if one.state is BindingState.ACTIVE:
+            raise _in_use(aim, f"binding {one.binding_id}", str(one.state))
+
+
+def _forget(
+    situation: Situation,
+    aim: Aim,
+    operations: tuple[Operation, ...],
+    bindings: tuple[Binding, ...],
+    journals: Journals,
+) -> tuple[Purged, Writes]:
+    now, instance = situation.now, situation.instance
+    assert instance is not None
+    whole = not aim.binding_id
+    failure = Failure(reason=Reason.PURGED, message=f"{aim.resource} was purged by an operator")
+    over = tuple(ended(operation, now, OperationState.FAILED, failure) for operation in operations)
+    parts = {one.uid: tuple(_left(f"binding/{one.binding_id}", one, operations, journals)) for one in bindings}
+    own = tuple(_left("instance", instance, operations, journals)) if whole else ()
+    gone = tuple(
+        touch(b, now, state=BindingState.DELETED, deleted_at=now, cleanup_required=parts[b.uid]) for b in bindings
+    )
+    left = (*own, *(name for names in parts.values() for name in names))
+    if whole:
+        changes = {"usable": False, "in_flight": None, "cleanup_required": left}
+        instance = touch(instance, now, state=InstanceState.DELETED, deleted_at=now, **changes)
+    purged = Purged(instance, None if whole else gone[0], left, tuple(o.operation_id for o in over))
+    erased = (*(b.uid for b in gone), *((instance.uid,) if whole else ()))
+    return purged, Writes(instances=(instance,) if whole else (), bindings=gone, operations=over, erase=erased)
+
+
+def _left(
+    owner: str, subject: Instance | Binding, operations: Iterable[Operation], journals: Journals
+) -> Iterator[str]:
+    """Pieces that may be there: what has outputs, what is left to clean up, what an unfinished operation has begun."""
+    known: dict[str, Json] = dict(subject.outputs)
+    known.update({name: {} for name in subject.cleanup_required if name not in known})
+    for operation in operations:
+        if (operation.binding_uid or operation.instance_uid) != subject.uid:
+            continue
+        begun = [step.name for step in journals[operation.operation_id] if step.state is not StepState.UNDONE]
+        for name in (*begun, *(step.name for step in operation.cleanup)):
+            known.setdefault(name, {})
+    for name, outputs in known.items():
+        shown = " ".join(f"{key}={value}" for key, value in outputs.items() if isinstance(value, str | int))
+        yield f"{owner}/{name} {shown}".rstrip()
+
+
+def _busy(aim: Aim, operation: Operation | None) -> PurveyorError:
+    name = operation.operation_id if operation is not None else ""
+    return PurveyorError(
+        Reason.OPERATION_IN_PROGRESS,
+        f"an operation on {aim.resource} is being worked on: wait, or freeze its provider first",
+        metadata={"operation": name, "instance_id": aim.instance_id},
+        resource=Resource("operation", name),
+        retry_after=BUSY_RETRY,
+    )
+
+
+def _in_use(aim: Aim, what: str, state: str) -> PurveyorError:
+    text = f"{what} is {state}: say so if it shall be forgotten all the same"
+    return PurveyorError(
+        Reason.IN_USE,
+        text,
+        metadata={"instance_id": aim.instance_id, "state": state},
+        resource=Resource("instance", aim.instance_id),
+        preconditions=(Precondition("NOT_IN_USE", what.replace(" ", "/", 1), text),),
+    )

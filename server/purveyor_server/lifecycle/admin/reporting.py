@@ -1,0 +1,70 @@
+"""Status, the record of acts, the log level."""
+
+from __future__ import annotations
+
+from purveyor_server.domain.errors import invalid
+from purveyor_server.domain.model import ProviderRef
+from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.contract import Act, AdminParts, ProviderReport, Report
+from purveyor_server.lifecycle.contract import Caller, PageOf
+from purveyor_server.lifecycle.door import Action
+from purveyor_server.lifecycle.paging import Question, read_token, write_token
+from purveyor_server.store.contract import Page
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+
+
+def providers(parts: AdminParts) -> tuple[ProviderRef, ...]:
+    """Every provider of the catalog, once, by name."""
+    found = {offer.plan.provider.name: offer.plan.provider for offer in parts.catalog().offers}
+    return tuple(found[name] for name in sorted(found))
+
+
+def provider_report(parts: AdminParts, ref: ProviderRef) -> ProviderReport:
+    """How one provider does, as far as this process knows."""
+    finding = parts.backends.health(ref)
+    return ProviderReport(ref, finding.health, finding.problem, parts.running().get(ref.name, 0))
+
+
+async def report(parts: AdminParts, caller: Caller) -> Report:
+    """How the broker does."""
+    enter(parts, caller, Action.GET_STATUS)
+    return Report(
+        version=parts.version,
+        store_id=parts.store.store_id,
+        epoch=parts.store.epoch,
+        started_at=parts.started_at,
+        facts=await parts.store.facts(),
+        providers=tuple(provider_report(parts, ref) for ref in providers(parts)),
+        freezes=await parts.store.freezes(),
+        recovery=await parts.store.recovery(),
+        catalog_version=parts.catalog().version,
+        log_level=parts.levels.current(),
+    )
+
+
+async def audit(parts: AdminParts, caller: Caller, page_size: int, page_token: str) -> PageOf:
+    """A page of `AuditRecord`, newest first. Raises INVALID_PAGE_TOKEN, INVALID_REQUEST."""
+    enter(parts, caller, Action.LIST_AUDIT_RECORDS)
+    if page_size < 0:
+        raise invalid("page_size", "must not be negative")
+    size = min(page_size or DEFAULT_PAGE, MAX_PAGE)
+    question = Question("audit", "", "", "", show_deleted=False, store=parts.store.store_id)
+    after = read_token(parts.token_key, question, page_token) if page_token else ""
+    found = await parts.store.audit(Page(limit=size + 1, after=after))
+    items = found[:size]
+    more = write_token(parts.token_key, question, str(items[-1].number)) if len(found) > size else ""
+    return PageOf(items, more)
+
+
+async def set_log_level(parts: AdminParts, caller: Caller, level: str, act: Act) -> str:
+    """Log more or less; the level before. Raises INVALID_REQUEST."""
+    enter(parts, caller, Action.SET_LOG_LEVEL, act)
+    before = parts.levels.current()
+    if level not in {"debug", "info", "warning", "error"}:
+        raise invalid("level", f"{level!r} is not one of debug, info, warning, error")
+    if act.validate_only:
+        return before
+    await parts.store.note(record(parts, caller, Action.SET_LOG_LEVEL, act, "log", level=level, before=before))
+    return parts.levels.change(level)

@@ -1,0 +1,86 @@
+"""Questions to providers that no operation asks: how they do, what they own, how an instance looks.
+
+Guarantee: every answer of a backend is waited for within a bound, the pauses of a list included; nothing is changed.
+Limit: the last answer is that of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from purveyor_server.domain.model import ProviderRef
+from purveyor_server.providers.contract import Known, Observed, Owned, ProviderError
+from purveyor_server.providers.registry import ProviderMissingError, ProviderRegistry
+
+OBSERVE_SECONDS = 30.0
+PAUSE_SECONDS = 30.0  # between two items of a list
+MAX_OWNED = 1_000_000  # items of one list
+MAX_PROBLEM = 300  # characters
+
+
+class Health(StrEnum):
+    """The last answer of a backend."""
+
+    UNKNOWN = "UNKNOWN"
+    READY = "READY"
+    CIRCUIT_OPEN = "CIRCUIT_OPEN"
+    UNUSABLE = "UNUSABLE"
+
+
+class Finding(NamedTuple):
+    """How a provider does, and what is wrong, in words for operators."""
+
+    health: Health
+    problem: str = ""
+
+
+class Inspector:
+    """Asks the providers of a registry; remembers what the last check of each said."""
+
+    def __init__(self, registry: ProviderRegistry) -> None:
+        self._registry = registry
+        self._checked: dict[str, Exception | None] = {}
+
+    def note(self, name: str, failure: Exception | None) -> None:
+        """Remember what a check said; None is well."""
+        self._checked[name] = failure
+
+    def health(self, ref: ProviderRef) -> Finding:
+        """As far as this process knows."""
+        try:
+            facade = self._registry.facade(ref)
+        except ProviderMissingError as error:
+            return Finding(Health.UNUSABLE, str(error)[:MAX_PROBLEM])
+        failure = self._checked.get(ref.name)
+        if facade.circuit.is_open:
+            return Finding(Health.CIRCUIT_OPEN, _words(failure) or "its backend does not answer")
+        if failure is not None:
+            return Finding(Health.UNUSABLE, _words(failure))
+        return Finding(Health.READY if ref.name in self._checked else Health.UNKNOWN)
+
+    async def owned(self, ref: ProviderRef, store_id: str) -> AsyncIterator[Owned]:
+        """What carries the marker of `store_id`. Raises ProviderError, ProviderMissingError, TimeoutError."""
+        items = aiter(self._registry.facade(ref).provider.list_owned(store_id))
+        for _ in range(MAX_OWNED):
+            try:
+                async with asyncio.timeout(PAUSE_SECONDS):
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            yield item
+
+    async def observe(self, ref: ProviderRef, known: Known) -> Observed:
+        """How an instance looks. Raises ProviderError, ProviderMissingError, TimeoutError."""
+        async with asyncio.timeout(OBSERVE_SECONDS):
+            return await self._registry.facade(ref).provider.observe(known)
+
+
+def _words(failure: Exception | None) -> str:
+    if failure is None:
+        return ""
+    if isinstance(failure, ProviderError):
+        return f"{failure.message}: {failure.detail}"[:MAX_PROBLEM] if failure.detail else failure.message[:MAX_PROBLEM]
+    return type(failure).__name__
