@@ -13,7 +13,7 @@ import structlog
 
 from purveyor.v1 import broker_service_pb2_grpc
 from purveyor_server.kit.signals import Signals
-from purveyor_server.rpc import RpcServer, RpcSettings
+from purveyor_server.rpc import RpcServer, RpcSettings, broker_service
 from tests.rpc.scripted import ScriptedDoor
 
 GRACE_SECONDS = 2.0
@@ -74,7 +74,7 @@ def watch_logs() -> Iterator[Signals]:
 @pytest.fixture
 async def server(door: ScriptedDoor, store: Store, settings: RpcSettings, folder: Path) -> AsyncIterator[RpcServer]:
     """A server that listens on `folder/s`; drained at the end."""
-    made = RpcServer(door, store.ping, [f"unix:{folder / 's'}"], settings)  # type: ignore[arg-type] # by script
+    made = RpcServer([broker_service(door)], store.ping, [f"unix:{folder / 's'}"], settings)  # type: ignore[arg-type] # by script
     await made.start()
     yield made
     await made.drain(GRACE_SECONDS)

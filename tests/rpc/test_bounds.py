@@ -14,7 +14,7 @@ from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import broker_service_pb2_grpc
 from purveyor_server.kit.signals import Signals
 from purveyor_server.lifecycle.contract import OperationDetails, Outcome
-from purveyor_server.rpc import ListenError, RpcServer, RpcSettings
+from purveyor_server.rpc import ListenError, RpcServer, RpcSettings, broker_service
 from tests.rpc.conftest import Store
 from tests.rpc.failures import failure_of
 from tests.rpc.scripted import ScriptedDoor, instance, operation
@@ -193,7 +193,7 @@ async def test_drain_ends_streams_and_waits_at_once_and_lets_calls_finish(
 async def test_drain_ends_what_does_not_finish(
     door: ScriptedDoor, store: Store, folder: Path, settings: RpcSettings
 ) -> None:
-    patient = RpcServer(door, store.ping, [f"unix:{folder / 'p'}"], RpcSettings(call_seconds=60))  # type: ignore[arg-type]
+    patient = RpcServer([broker_service(door)], store.ping, [f"unix:{folder / 'p'}"], RpcSettings(call_seconds=60))  # type: ignore[arg-type]
     (address,) = await patient.start()
     door.script["get_instance"] = door.hang
     async with grpc.aio.insecure_channel(address) as channel:
@@ -208,16 +208,16 @@ async def test_drain_ends_what_does_not_finish(
 
 
 async def test_a_second_server_is_refused_by_name(server: RpcServer, door: ScriptedDoor, store: Store) -> None:
-    again = RpcServer(door, store.ping, [server.addresses[0]])  # type: ignore[arg-type] # by script
+    again = RpcServer([broker_service(door)], store.ping, [server.addresses[0]])  # type: ignore[arg-type] # by script
 
     with pytest.raises(ListenError, match="a living server uses this socket"):
         await again.start()
 
 
 async def test_a_port_in_use_is_refused_by_name(door: ScriptedDoor, store: Store) -> None:
-    first = RpcServer(door, store.ping, ["127.0.0.1:0"])  # type: ignore[arg-type] # by script
+    first = RpcServer([broker_service(door)], store.ping, ["127.0.0.1:0"])  # type: ignore[arg-type] # by script
     (address,) = await first.start()
-    second = RpcServer(door, store.ping, ["127.0.0.1:0", address])  # type: ignore[arg-type] # by script
+    second = RpcServer([broker_service(door)], store.ping, ["127.0.0.1:0", address])  # type: ignore[arg-type] # by script
 
     with pytest.raises(ListenError, match=f"{address}: the port is in use"):
         await second.start()

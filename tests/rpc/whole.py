@@ -16,7 +16,7 @@ from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.providers.registry import ProviderRegistry
-from purveyor_server.rpc import RpcServer, RpcSettings
+from purveyor_server.rpc import RpcServer, RpcSettings, broker_service
 from purveyor_server.security.sealing import Sealer
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.settings import SqliteSettings
@@ -83,7 +83,7 @@ async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, wor
         clock=clock,
         settings=LifecycleSettings(),
     )
-    server = RpcServer(use_cases, store.ping, [f"unix:{folder / 's'}"], settings)
+    server = RpcServer([broker_service(use_cases)], store.ping, [f"unix:{folder / 's'}"], settings)
     try:
         await server.start()
         if work:

@@ -14,6 +14,7 @@ from pathlib import Path
 from purveyor_server.app.refusals import Exit, StartRefusedError
 
 ENDPOINT = "endpoint"
+ADMIN_ENDPOINT = "admin-endpoint"
 
 
 def prepare_data_dir(path: Path) -> None:
@@ -31,12 +32,21 @@ def prepare_data_dir(path: Path) -> None:
         )
 
 
-def note_endpoint(folder: Path, addresses: Iterable[str]) -> Path:
-    """Write the addresses, one per line, to the file `endpoint`; it is whole or not there."""
-    path = folder / ENDPOINT
-    draft = folder / f".{ENDPOINT}.new"
+def note_endpoint(folder: Path, addresses: Iterable[str], name: str = ENDPOINT) -> Path:
+    """Write the addresses, one per line, to the file `name`; it is whole or not there."""
+    path = folder / name
+    draft = folder / f".{name}.new"
     draft.write_text("".join(f"{address}\n" for address in addresses), encoding="utf-8")
     draft.replace(path)
+    return path
+
+
+def scratch_dir(folder: Path) -> Path:
+    """An empty folder (0700) for what lives as long as one call; what a crash left there is removed."""
+    path = folder / "scratch"
+    path.mkdir(mode=0o700, exist_ok=True)
+    for left in path.iterdir():
+        left.unlink()
     return path
 
 

@@ -12,12 +12,14 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
 from purveyor_server.app.checks import read_catalog
-from purveyor_server.app.folders import note_endpoint, prepare_data_dir
+from purveyor_server.app.folders import ADMIN_ENDPOINT, note_endpoint, prepare_data_dir, scratch_dir
+from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.app.upkeep import keep_retention, watch_until_ready
 from purveyor_server.config.catalog import CatalogFile
@@ -28,11 +30,17 @@ from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import Clock, SystemClock
 from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.lifecycle.admin.administration import Administration
+from purveyor_server.lifecycle.admin.contract import AdminParts
+from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
+from purveyor_server.monitor.http import MonitorServer
+from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag
 from purveyor_server.providers.contract import ProviderFactory
+from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry, installed_factories
-from purveyor_server.rpc import ListenError, RpcServer, RpcSettings
+from purveyor_server.rpc import ListenError, RpcServer, RpcSettings, admin_service, broker_service
 from purveyor_server.security.keyfile import KeyFileError, Keyring, unlock
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.errors import StoreOpenError
@@ -40,6 +48,7 @@ from purveyor_server.store.sqlite.store import open_store
 from purveyor_server.watch.operations import OperationHub
 
 _log = structlog.get_logger(__name__)
+ADMIN_DRAIN = timedelta(seconds=2)
 STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the next part is stopped all the same
 
 
@@ -73,9 +82,20 @@ class Broker:
     ) -> None:
         self.settings = settings
         self.addresses: tuple[str, ...] = ()
+        self.admin_addresses: tuple[str, ...] = ()
+        self.http_address = ""
+        self._serving: Callable[[], bool] = lambda: False
         self._clock = clock or SystemClock()
         self._factories = installed_factories() if factories is None else factories
         self._stack = AsyncExitStack()
+
+    @property
+    def serving(self) -> bool:
+        """Whether callers are served: after the start, before the stop, while the store answers."""
+        return self._serving()
+
+    def _stop_serving(self) -> None:
+        self._serving = lambda: False
 
     async def start(self) -> None:
         """Start every part; raises StartRefusedError after closing what was started."""
@@ -104,9 +124,13 @@ class Broker:
         registry = self._open_registry(store, providers_dir)
         hub = OperationHub()
         self._stack.callback(store.subscribe(hub.on_commit))
-        self._start_upkeep(store, registry, file)
-        await self._start_engine(store, registry, keys, hub)
-        await self._serve(store, catalog, registry, keys, hub)
+        inspector = Inspector(registry)
+        self._start_upkeep(store, registry, file, inspector)
+        engine = await self._start_engine(store, registry, keys, hub)
+        door = Door()
+        admin = self._admin_parts(store, catalog, inspector, keys, engine, door)
+        await self._serve_operators(admin, hub, engine)
+        await self._serve(store, catalog, registry, keys, hub, door)
 
     async def _open_store(self) -> Store:
         settings = self.settings.store.values()
@@ -122,26 +146,75 @@ class Broker:
         self._on_stop("providers", registry.close, timedelta(seconds=30))
         return registry
 
-    def _start_upkeep(self, store: Store, registry: ProviderRegistry, file: CatalogFile) -> None:
+    def _start_upkeep(self, store: Store, registry: ProviderRegistry, file: CatalogFile, inspector: Inspector) -> None:
         tasks = TaskGroup("upkeep")
         self._on_stop("upkeep", tasks.close, timedelta(seconds=10))
         retention = self.settings.retention
         tasks.start("retention", keep_retention(store, retention.values(), retention.interval))
         for name, ref in file.providers.items():
-            tasks.start(f"check {name}", watch_until_ready(registry, ref))
+            tasks.start(f"check {name}", watch_until_ready(registry, ref, inspector))
 
-    async def _start_engine(self, store: Store, registry: ProviderRegistry, keys: Keyring, hub: OperationHub) -> None:
+    async def _start_engine(self, store: Store, registry: ProviderRegistry, keys: Keyring, hub: OperationHub) -> Engine:
         settings = self.settings.engine.values()
         engine = Engine(store, registry, keys.sealer, keys.digest_key, self._clock, settings, hub.progress)
         registry.on_close = engine.circuit_closed
         await engine.start()
         self._on_stop("engine", engine.stop, timedelta(seconds=settings.stop_grace))
+        return engine
+
+    def _admin_parts(
+        self, store: Store, catalog: Catalog, inspector: Inspector, keys: Keyring, engine: Engine, door: Door
+    ) -> AdminParts:
+        return AdminParts(
+            store=store,
+            catalog=lambda: catalog,
+            backends=inspector,
+            levels=LogLevels(),
+            clock=self._clock,
+            door=door,
+            token_key=keys.page_key,
+            scratch=scratch_dir(self.settings.data_dir),
+            version=version("purveyor"),
+            started_at=self._clock.now(),
+            running=engine.running_by_provider,
+        )
+
+    async def _serve_operators(self, parts: AdminParts, hub: OperationHub, engine: Engine) -> None:
+        """AdminService and metrics: up before callers are served, down after the last of them is gone."""
+        settings = self.settings
+        addresses = [address.text for address in settings.admin.addresses]
+        if addresses:
+            served = [admin_service(Administration(parts))]
+            server = RpcServer(served, parts.store.ping, addresses, rpc_settings(settings))
+            self.admin_addresses = await server.start()
+            self._on_stop("admin", lambda: server.drain(ADMIN_DRAIN.total_seconds()), ADMIN_DRAIN)
+            endpoint = note_endpoint(settings.data_dir, self.admin_addresses, ADMIN_ENDPOINT)
+            self._stack.callback(endpoint.unlink, missing_ok=True)
+        if settings.admin.http is not None:
+            await self._serve_metrics(settings.admin.http.text, parts, hub, engine)
+
+    async def _serve_metrics(self, listen: str, parts: AdminParts, hub: OperationHub, engine: Engine) -> None:
+        metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider))
+        self._stack.callback(parts.store.subscribe(metrics.on_commit))
+        hub.observe_lag = metrics.watch_lag.observe
+        tasks = TaskGroup("monitor")
+        self._on_stop("monitor", tasks.close, timedelta(seconds=10))
+        tasks.start("loop lag", sample_loop_lag(metrics.loop_lag.observe))
+        server = MonitorServer(listen, lambda: metrics.text(parts), lambda: self.serving)
+        self.http_address = await server.start()
+        self._on_stop("metrics", server.stop, timedelta(seconds=10))
 
     async def _serve(
-        self, store: Store, catalog: Catalog, registry: ProviderRegistry, keys: Keyring, hub: OperationHub
+        self,
+        store: Store,
+        catalog: Catalog,
+        registry: ProviderRegistry,
+        keys: Keyring,
+        hub: OperationHub,
+        door: Door,
     ) -> None:
         settings = self.settings
-        door = Lifecycle(
+        use_cases = Lifecycle(
             store,
             lambda: catalog,
             registry,
@@ -151,13 +224,16 @@ class Broker:
             token_key=keys.page_key,
             clock=self._clock,
             settings=lifecycle_settings(settings),
+            door=door,
         )
         listen = [address.text for address in settings.listen.addresses]
-        server = RpcServer(door, store.ping, listen, rpc_settings(settings))
+        server = RpcServer([broker_service(use_cases)], store.ping, listen, rpc_settings(settings))
         self.addresses = await server.start()
         grace = settings.listen.drain
         self._on_stop("rpc", lambda: server.drain(grace.total_seconds()), grace)
-        self._stack.callback(door.drain)
+        self._stack.callback(use_cases.drain)
+        self._serving = lambda: server.health.serving
+        self._stack.callback(self._stop_serving)
         endpoint = note_endpoint(settings.data_dir, self.addresses)
         self._stack.callback(endpoint.unlink, missing_ok=True)
         _log.info("started", addresses=self.addresses, endpoint=str(endpoint))

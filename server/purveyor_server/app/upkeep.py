@@ -15,6 +15,7 @@ from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.kit.backoff import Backoff
 from purveyor_server.providers.contract import ProviderError, RightsMissing, Unreachable
+from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.store.contract import Commands, Retention
 
@@ -44,12 +45,13 @@ async def retain_all(store: Commands, policy: Retention) -> int:
     return total
 
 
-async def watch_until_ready(registry: ProviderRegistry, ref: ProviderRef) -> None:
-    """Ask the backend of `ref` until it can be worked with; each new answer is logged once."""
+async def watch_until_ready(registry: ProviderRegistry, ref: ProviderRef, inspector: Inspector) -> None:
+    """Ask the backend of `ref` until it can be worked with; each new answer is logged once and noted."""
     said = ""
     attempt = 0
     while True:
         failure = (await registry.check([ref]))[ref.name]
+        inspector.note(ref.name, failure)
         if failure is None:
             _log.info("provider is ready", provider=ref.name, kind=ref.kind)
             return

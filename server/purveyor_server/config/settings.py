@@ -77,6 +77,13 @@ class ListenSettings(Section):
     reflection: bool = True
 
 
+class AdminSettings(Section):
+    """Where operators come in: AdminService over gRPC, and metrics over HTTP."""
+
+    addresses: Addresses = ()
+    http: Annotated[Address, PlainValidator(parse_address)] | None = None
+
+
 class LogSettings(Section):
     """Logs, to standard error."""
 
@@ -182,6 +189,7 @@ class Settings(Section):
     catalog: FilePath | None = None
     key_file: FilePath | None = None
     listen: ListenSettings = ListenSettings()
+    admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     engine: EngineSection = EngineSection()

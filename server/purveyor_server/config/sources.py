@@ -118,11 +118,12 @@ def _default(values: dict[str, Any], environ: Mapping[str, str], *, dev: bool) -
         state = Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
         values["data_dir"] = str(state / "purveyor" / "dev" if dev else state / "purveyor")
     listen, log = values.setdefault("listen", {}), values.setdefault("log", {})
+    folder = dev_socket_folder() if dev and not own_folder else Path(str(values["data_dir"])).expanduser().absolute()
     if isinstance(listen, dict) and "addresses" not in listen:
-        folder = (
-            dev_socket_folder() if dev and not own_folder else Path(str(values["data_dir"])).expanduser().absolute()
-        )
         listen["addresses"] = [f"unix:{folder / 'broker.sock'}"]
+    admin = values.setdefault("admin", {})
+    if isinstance(admin, dict) and "addresses" not in admin:
+        admin["addresses"] = [f"unix:{folder / 'admin.sock'}"]
     if dev and isinstance(log, dict):
         log.setdefault("format", "console")
 

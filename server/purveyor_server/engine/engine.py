@@ -91,6 +91,10 @@ class Engine:
         """Operations working now."""
         return len(self._slots)
 
+    def running_by_provider(self) -> dict[str, int]:
+        """Operations working now, by provider."""
+        return self._slots.by_provider
+
     async def start(self) -> None:
         """Begin to look for due operations."""
         self._started_at = self._clock.now()

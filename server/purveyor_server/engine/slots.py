@@ -29,6 +29,11 @@ class Slots:
     def __contains__(self, operation_id: str) -> bool:
         return operation_id in self._running
 
+    @property
+    def by_provider(self) -> dict[str, int]:
+        """Operations working now, by provider."""
+        return dict(self._providers)
+
     def take(self, operation: Operation) -> None:
         """Count `operation` as running."""
         self._running[operation.operation_id] = operation

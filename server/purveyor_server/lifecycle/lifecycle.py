@@ -60,9 +60,10 @@ class Lifecycle:
         token_key: bytes,
         clock: Clock,
         settings: LifecycleSettings | None = None,
+        door: Door | None = None,
     ) -> None:
         settings = settings or LifecycleSettings()
-        self._door = Door()
+        self._door = door or Door()
         self._parts = Parts(
             store=store,
             catalog=catalog,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from purveyor_server.rpc.listeners import ListenError
-from purveyor_server.rpc.server import RpcServer
+from purveyor_server.kit.listeners import ListenError
+from purveyor_server.rpc.server import RpcServer, admin_service, broker_service
 from purveyor_server.rpc.settings import RpcSettings
 
-__all__ = ["ListenError", "RpcServer", "RpcSettings"]
+__all__ = ["ListenError", "RpcServer", "RpcSettings", "admin_service", "broker_service"]

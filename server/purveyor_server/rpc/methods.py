@@ -12,7 +12,7 @@ import msgspec
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from purveyor.v1 import broker_service_pb2, options_pb2
+from purveyor.v1 import admin_service_pb2, broker_service_pb2, options_pb2
 from purveyor_server.rpc.settings import RpcSettings
 
 
@@ -38,7 +38,10 @@ class Method(msgspec.Struct, frozen=True):
     infra: bool = False
 
 
-SERVICES: tuple[ServiceDescriptor, ...] = (broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],)
+SERVICES: tuple[ServiceDescriptor, ...] = (
+    broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+)
 
 KINDS: dict[str, Kind] = {
     "/purveyor.v1.BrokerService/GetCatalog": Kind.READ,
@@ -57,6 +60,18 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.BrokerService/WaitOperation": Kind.WAIT,
     "/purveyor.v1.BrokerService/CancelOperation": Kind.WRITE,
     "/purveyor.v1.BrokerService/WatchOperation": Kind.STREAM,
+    "/purveyor.v1.AdminService/GetStatus": Kind.READ,
+    "/purveyor.v1.AdminService/ExplainOperation": Kind.READ,
+    "/purveyor.v1.AdminService/Freeze": Kind.WRITE,
+    "/purveyor.v1.AdminService/Thaw": Kind.WRITE,
+    "/purveyor.v1.AdminService/PurgeInstance": Kind.WRITE,
+    "/purveyor.v1.AdminService/PurgeBinding": Kind.WRITE,
+    "/purveyor.v1.AdminService/EditStep": Kind.WRITE,
+    "/purveyor.v1.AdminService/ListAuditRecords": Kind.READ,
+    "/purveyor.v1.AdminService/SetLogLevel": Kind.WRITE,
+    "/purveyor.v1.AdminService/Backup": Kind.STREAM,
+    "/purveyor.v1.AdminService/ReviewRecovery": Kind.STREAM,
+    "/purveyor.v1.AdminService/FinishRecovery": Kind.WRITE,
 }
 
 

@@ -8,15 +8,20 @@ Limit: one per event loop and process; grpc.aio knows no second loop.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from purveyor.v1 import broker_service_pb2_grpc
+from purveyor.v1 import admin_service_pb2, admin_service_pb2_grpc, broker_service_pb2, broker_service_pb2_grpc
+from purveyor_server.kit.listeners import Address, ListenError, Port, SocketPlace, UnixSocket, parse_address, probe_port
 from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.lifecycle.admin.administration import Administration
+from purveyor_server.rpc.admin import AdminService
 from purveyor_server.rpc.broker import BrokerService
 from purveyor_server.rpc.health import Health
 from purveyor_server.rpc.interceptors import deadline, messages
@@ -25,8 +30,7 @@ from purveyor_server.rpc.interceptors.boundary import Boundary
 from purveyor_server.rpc.interceptors.context import RequestContext
 from purveyor_server.rpc.interceptors.drain import Drain
 from purveyor_server.rpc.interceptors.limits import Limits
-from purveyor_server.rpc.listeners import Address, ListenError, Port, SocketPlace, UnixSocket, parse_address, probe_port
-from purveyor_server.rpc.methods import SERVICES, infra_method, method_table
+from purveyor_server.rpc.methods import infra_method, method_table
 from purveyor_server.rpc.settings import RpcSettings, transport_options
 from purveyor_server.rpc.unknown import UnknownMethods
 from purveyor_server.rpc.usecases import UseCases
@@ -38,12 +42,37 @@ Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # at run tim
 Register = Callable[[Any], None]
 
 
+class Served(NamedTuple):
+    """A service: what its contract says, and how its handlers get to a server, given the server's settings."""
+
+    descriptor: ServiceDescriptor
+    register: Callable[[Any, RpcSettings], None]
+
+
+def broker_service(use_cases: UseCases) -> Served:
+    """BrokerService over `use_cases`."""
+
+    def register(to: Any, settings: RpcSettings) -> None:
+        broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(BrokerService(use_cases, settings), to)
+
+    return Served(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], register)
+
+
+def admin_service(administration: Administration) -> Served:
+    """AdminService over `administration`."""
+
+    def register(to: Any, _settings: RpcSettings) -> None:
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(administration), to)
+
+    return Served(admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"], register)
+
+
 class RpcServer:
-    """`use_cases` takes the calls, `ping` raises unless the store answers, `listen` are addresses as configured."""
+    """Serves `services`; `ping` raises unless the store answers, `listen` are addresses as configured."""
 
     def __init__(
         self,
-        use_cases: UseCases,
+        services: Sequence[Served],
         ping: Callable[[], Awaitable[None]],
         listen: Sequence[str],
         settings: RpcSettings | None = None,
@@ -51,9 +80,9 @@ class RpcServer:
         self.settings = settings or RpcSettings()
         self.addresses: tuple[str, ...] = ()
         self._listen = tuple(listen)
-        self._use_cases = use_cases
-        self._methods = method_table(self.settings)
-        names = [service.full_name for service in SERVICES]
+        self._services = tuple(services)
+        self._methods = method_table(self.settings, tuple(service.descriptor for service in services))
+        names = [service.descriptor.full_name for service in services]
         self.health = Health(ping, names, self.settings)
         self._reflected = [*names, HEALTH, reflection.SERVICE_NAME]
         self._places: list[SocketPlace] = []
@@ -82,12 +111,8 @@ class RpcServer:
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         arounds = self._arounds()
-        services: list[Register] = [
-            lambda to: broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
-                BrokerService(self._use_cases, self.settings), to
-            ),
-            lambda to: health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, to),
-        ]
+        services: list[Register] = [partial(self._register, service) for service in self._services]
+        services.append(lambda to: health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, to))
         if self.settings.reflection:
             servicer = reflection.aio.ReflectionServicer(self._reflected)
             services.append(lambda to: reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, to))
@@ -98,6 +123,9 @@ class RpcServer:
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(recorder.service, wrapped),))
         unknown = UnknownMethods(arounds, self.settings.write_seconds, self.settings.call_seconds)
         server.add_generic_rpc_handlers((unknown,))
+
+    def _register(self, service: Served, to: Any) -> None:
+        service.register(to, self.settings)
 
     def _arounds(self) -> tuple[Around, ...]:
         """The interceptors, outermost first."""

@@ -8,6 +8,7 @@ Limit: percent and sentence between two stored ones live only in this process.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -20,16 +21,20 @@ from purveyor_server.store.contract import Commit
 class Watcher:
     """One subscription: `newest` is what was last published, `changed` fires on every publication."""
 
-    __slots__ = ("_changed", "newest")
+    __slots__ = ("_changed", "_observe", "_published", "newest")
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[float], None] = lambda _seconds: None) -> None:
         self.newest: Operation | None = None
         self._changed = asyncio.Event()
+        self._observe = observe
+        self._published = 0.0
 
     def publish(self, operation: Operation) -> None:
         """Take the newest state."""
         self.newest = operation
-        self._changed.set()
+        if not self._changed.is_set():
+            self._published = time.monotonic()
+            self._changed.set()
 
     async def changed(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - None waits for ever; callers pass budgets
         """Wait for a publication since the last call; False when `timeout` seconds passed without one."""
@@ -39,6 +44,7 @@ class Watcher:
         except TimeoutError:
             return False
         self._changed.clear()
+        self._observe(time.monotonic() - self._published)
         return True
 
 
@@ -46,6 +52,7 @@ class OperationHub:
     """Publishes operations to those who watch them; fed by the store's commits and by the engine's progress."""
 
     def __init__(self) -> None:
+        self.observe_lag: Callable[[float], None] = lambda _seconds: None
         self._watchers: dict[str, set[Watcher]] = {}
 
     def __len__(self) -> int:
@@ -71,7 +78,7 @@ class OperationHub:
     @asynccontextmanager
     async def watching(self, operation_id: str) -> AsyncIterator[Watcher]:
         """A subscription for the length of the block. Subscribe first, then read the store: nothing falls between."""
-        watcher = Watcher()
+        watcher = Watcher(self.observe_lag)
         watchers = self._watchers.setdefault(operation_id, set())
         watchers.add(watcher)
         try:

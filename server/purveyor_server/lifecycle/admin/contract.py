@@ -41,8 +41,9 @@ class ProviderReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """How the broker does."""
+    """How the broker does, at `at`."""
 
+    at: datetime
     version: str
     store_id: str
     epoch: int

@@ -30,7 +30,13 @@ def provider_report(parts: AdminParts, ref: ProviderRef) -> ProviderReport:
 async def report(parts: AdminParts, caller: Caller) -> Report:
     """How the broker does."""
     enter(parts, caller, Action.GET_STATUS)
+    return await gather(parts)
+
+
+async def gather(parts: AdminParts) -> Report:
+    """The report, for faces that show it to nobody in particular. Raises STORE_UNAVAILABLE."""
     return Report(
+        at=parts.clock.now(),
         version=parts.version,
         store_id=parts.store.store_id,
         epoch=parts.store.epoch,

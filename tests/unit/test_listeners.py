@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from purveyor_server.rpc.listeners import (
+from purveyor_server.kit.listeners import (
     ListenError,
     Port,
     SocketPlace,

@@ -1,0 +1,167 @@
+"""Prometheus metrics of a broker.
+
+Guarantee: names and meanings are those of docs/operating.md; labels come from the catalog and from fixed lists, so their
+number is bounded; no label holds a tenant, an id or a secret. Counters and histograms are fed by commits, on the event
+loop, in a few microseconds; gauges are read from the store when they are asked for, at most once a second.
+Source: https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from purveyor_server.domain.model import Operation
+from purveyor_server.domain.states import Waiting
+from purveyor_server.lifecycle.admin.contract import AdminParts, Report
+from purveyor_server.lifecycle.admin.reporting import gather
+from purveyor_server.providers.inspection import Health
+from purveyor_server.store.contract import Commit
+
+FRESH_SECONDS = 1.0  # what was read is served again this long
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Numbers that only this process knows, read when they are asked for."""
+
+    watchers: Callable[[], int]
+    running: Callable[[], dict[str, int]]
+
+
+class Metrics:
+    """All of them, in a registry of their own."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._text = b""
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        kinds = ("verb", "service", "plan")
+        self.accepted = Counter("purveyor_operations_accepted", "Operations accepted.", kinds, registry=registry)
+        self.ended = Counter("purveyor_operations_ended", "Operations ended.", (*kinds, "outcome"), registry=registry)
+        self.batch = Histogram(
+            "purveyor_store_batch_commands", "Commands of one commit.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.commit = Histogram(
+            "purveyor_store_commit_seconds",
+            "From BEGIN to the end of COMMIT.",
+            buckets=COMMIT_BUCKETS,
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "purveyor_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=registry
+        )
+        self.watch_lag = Histogram(
+            "purveyor_watch_lag_seconds", "From a commit to its watcher.", buckets=LAG_BUCKETS, registry=registry
+        )
+        self._gauges = _Gauges(registry)
+
+    def on_commit(self, commit: Commit) -> None:
+        """Listener of the store."""
+        self.batch.observe(commit.commands)
+        self.commit.observe(commit.seconds)
+        for operation in commit.operations:
+            if operation.version == 1:
+                self.accepted.labels(*_kind(operation)).inc()
+            if operation.done:
+                self.ended.labels(*_kind(operation), str(operation.state)).inc()
+
+    async def text(self, parts: AdminParts) -> bytes:
+        """The exposition, at most FRESH_SECONDS old. Raises STORE_UNAVAILABLE."""
+        async with self._reading:
+            now = parts.clock.monotonic()
+            if now - self._read_at >= FRESH_SECONDS:
+                report = await gather(parts)
+                self._gauges.fill(report, self._sizes)
+                self._text = generate_latest(self.registry)
+                self._read_at = now
+            return self._text
+
+
+def _kind(operation: Operation) -> tuple[str, str, str]:
+    settings = operation.want or operation.was
+    if settings is None:
+        return str(operation.verb), "", ""
+    return str(operation.verb), settings.service_id, settings.plan_id
+
+
+class _Gauges:
+    """What is read from the store."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"purveyor_{name}", text, labels, registry=registry)
+
+        self.info = gauge("build_info", "Always 1; the version is a label.", "version")
+        self.waiting = gauge("operations_waiting", "Unfinished operations by what they wait for.", "provider", "reason")
+        self.running = gauge("operations_running", "Operations being worked on here.", "provider")
+        self.parked = gauge("operations_parked", "Unfinished operations that wait for anything but a slot.")
+        self.oldest = gauge("operations_oldest_unfinished_age_seconds", "0 when there is none.")
+        self.cleanup = gauge("cleanup_required", "Clean-ups that are not done.")
+        self.ready = gauge("provider_ready", "1 while its backend can be worked with.", "provider")
+        self.circuit = gauge("provider_circuit_open", "1 while its backend does not answer.", "provider")
+        self.frozen = gauge("frozen", "1 for each freeze.", "name")
+        self.recovering = gauge("recovery_in_progress", "1 from a restore until the recovery is finished.")
+        self.watchers = gauge("watchers", "Waiters and watchers of operations.")
+        self.head = gauge("log_head_revision", "Newest revision of the event log.")
+        self.earliest = gauge("log_earliest_revision", "Earliest revision that is kept.")
+        self.store = gauge("store_bytes", "Size of the store's files.")
+        self.free = gauge("disk_free_bytes", "Free on the store's disk.")
+        self.low_water = gauge("disk_low_water_bytes", "Below so many free bytes nothing new is accepted.")
+
+    def fill(self, report: Report, sizes: Sizes) -> None:
+        """Set every gauge; series that are gone disappear."""
+        facts = report.facts
+        for several in (self.info, self.waiting, self.running, self.ready, self.circuit, self.frozen):
+            several.clear()
+        self.info.labels(report.version).set(1)
+        for queue in facts.queues:
+            self.waiting.labels(queue.provider, str(queue.waiting)).set(queue.operations)
+        for name, count in sizes.running().items():
+            self.running.labels(name).set(count)
+        for provider in report.providers:
+            self.ready.labels(provider.ref.name).set(provider.health is Health.READY)
+            self.circuit.labels(provider.ref.name).set(provider.health is Health.CIRCUIT_OPEN)
+        for freeze in report.freezes:
+            self.frozen.labels(freeze.name).set(1)
+        slots = {Waiting.NONE, Waiting.SLOT}
+        self.parked.set(sum(queue.operations for queue in facts.queues if queue.waiting not in slots))
+        oldest = min((queue.oldest_at for queue in facts.queues), default=report.at)
+        self.oldest.set((report.at - oldest).total_seconds())
+        self.cleanup.set(sum(queue.cleanups for queue in facts.queues))
+        self.recovering.set(report.recovery is not None)
+        self.watchers.set(sizes.watchers())
+        self.head.set(facts.head)
+        self.earliest.set(facts.earliest)
+        self.store.set(facts.store_bytes)
+        self.free.set(facts.free_bytes)
+        self.low_water.set(facts.low_water_bytes)
+
+
+async def sample_loop_lag(observe: Callable[[float], None], interval: float = 0.5) -> None:
+    """Sleep `interval` seconds for ever and tell by how much each sleep was longer."""
+    loop = asyncio.get_running_loop()
+    while True:
+        asked = loop.time()
+        await asyncio.sleep(interval)
+        observe(max(0.0, loop.time() - asked - interval))

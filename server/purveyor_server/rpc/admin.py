@@ -1,0 +1,119 @@
+"""AdminService: decode, one use-case, encode. Served on the admin listener alone.
+
+Guarantee: no rule of the business lives here; a backup is sent in parts that the client's reading paces.
+"""
+
+# ruff: noqa: ARG002 - grpc hands a context to every handler; what they need of it is in the call
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import aclosing
+from typing import Any
+
+from purveyor.v1 import admin_service_pb2 as pb
+from purveyor.v1 import admin_service_pb2_grpc
+from purveyor_server.domain.errors import invalid
+from purveyor_server.lifecycle.admin.administration import Administration
+from purveyor_server.lifecycle.admin.contract import Mark
+from purveyor_server.lifecycle.admin.purging import Aim
+from purveyor_server.rpc.calls import current_call, current_caller
+from purveyor_server.rpc.convert import admin as convert
+from purveyor_server.rpc.convert.binding import encode_binding
+from purveyor_server.rpc.convert.instance import encode_instance
+from purveyor_server.rpc.convert.operation import encode_operation
+from purveyor_server.rpc.convert.values import to_timestamp
+
+CHUNK_BYTES = 256 * 1024
+
+
+class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
+    """The service of operators."""
+
+    def __init__(self, administration: Administration) -> None:
+        self._admin = administration
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        return convert.encode_report(await self._admin.status(current_caller()))
+
+    async def ExplainOperation(self, request: pb.ExplainOperationRequest, context: Any) -> pb.ExplainOperationResponse:
+        found, causes = await self._admin.explain(current_caller(), request.operation_id)
+        operation = encode_operation(found.operation, found.steps, for_operator=True)
+        return pb.ExplainOperationResponse(operation=operation, causes=[convert.encode_cause(c) for c in causes])
+
+    async def Freeze(self, request: pb.FreezeRequest, context: Any) -> pb.FreezeResponse:
+        freeze = await self._admin.freeze(current_caller(), request.name, convert.decode_act(request))
+        return pb.FreezeResponse(freeze=convert.encode_freeze(freeze))
+
+    async def Thaw(self, request: pb.ThawRequest, context: Any) -> pb.ThawResponse:
+        freeze, operations = await self._admin.thaw(current_caller(), request.name, convert.decode_act(request))
+        thawed = None if freeze is None else convert.encode_freeze(freeze)
+        return pb.ThawResponse(freeze=thawed, operations=operations)
+
+    async def PurgeInstance(self, request: pb.PurgeInstanceRequest, context: Any) -> pb.PurgeInstanceResponse:
+        aim = Aim(request.tenant, request.instance_id, even_if_in_use=request.even_if_in_use)
+        purged = await self._admin.purge(current_caller(), aim, convert.decode_act(request))
+        return pb.PurgeInstanceResponse(
+            instance=encode_instance(purged.instance),
+            left_behind=purged.left_behind,
+            ended_operation_ids=purged.ended,
+        )
+
+    async def PurgeBinding(self, request: pb.PurgeBindingRequest, context: Any) -> pb.PurgeBindingResponse:
+        if not request.binding_id:
+            raise invalid("binding_id", "is required")
+        aim = Aim(request.tenant, request.instance_id, request.binding_id, request.even_if_in_use)
+        purged = await self._admin.purge(current_caller(), aim, convert.decode_act(request))
+        return pb.PurgeBindingResponse(
+            binding=None if purged.binding is None else encode_binding(purged.binding),
+            left_behind=purged.left_behind,
+            ended_operation_ids=purged.ended,
+        )
+
+    async def EditStep(self, request: pb.EditStepRequest, context: Any) -> pb.EditStepResponse:
+        if request.mark not in convert.MARKS:
+            raise invalid("mark", "must be DONE or ABSENT")
+        found = await self._admin.edit_step(
+            current_caller(),
+            request.operation_id,
+            request.step,
+            Mark(convert.MARKS[request.mark]),
+            convert.decode_act(request),
+        )
+        return pb.EditStepResponse(operation=encode_operation(found.operation, found.steps, for_operator=True))
+
+    async def ListAuditRecords(self, request: pb.ListAuditRecordsRequest, context: Any) -> pb.ListAuditRecordsResponse:
+        page = await self._admin.audit(current_caller(), request.page_size, request.page_token)
+        records = [convert.encode_record(record) for record in page.items]
+        return pb.ListAuditRecordsResponse(records=records, next_page_token=page.next_page_token)
+
+    async def SetLogLevel(self, request: pb.SetLogLevelRequest, context: Any) -> pb.SetLogLevelResponse:
+        before = await self._admin.set_log_level(current_caller(), request.level, convert.decode_act(request))
+        return pb.SetLogLevelResponse(previous_level=before)
+
+    async def Backup(  # type: ignore[override] # as WatchOperation of BrokerService
+        self, request: pb.BackupRequest, context: Any
+    ) -> None:
+        call, digest = current_call(), hashlib.sha256()
+        async with self._admin.backup(current_caller()) as made:
+            with made.path.open("rb") as file:
+                size = made.path.stat().st_size
+                taken = to_timestamp(made.copied.taken_at)
+                await call.write(pb.BackupResponse(total_bytes=size, backup_time=taken, revision=made.copied.revision))
+                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    digest.update(chunk)
+                    await call.write(pb.BackupResponse(chunk=chunk))
+        await call.write(pb.BackupResponse(sha256=digest.hexdigest()))
+
+    async def ReviewRecovery(  # type: ignore[override] # as above
+        self, request: pb.ReviewRecoveryRequest, context: Any
+    ) -> None:
+        call = current_call()
+        async with aclosing(self._admin.review_recovery(current_caller())) as found:  # type: ignore[type-var] # a generator behind an iterator's type
+            async for difference in found:
+                await call.write(convert.encode_difference(difference))
+
+    async def FinishRecovery(self, request: pb.FinishRecoveryRequest, context: Any) -> pb.FinishRecoveryResponse:
+        recovery, operations = await self._admin.finish_recovery(current_caller(), convert.decode_act(request))
+        return pb.FinishRecoveryResponse(recovery=convert.encode_recovery(recovery), operations=operations)

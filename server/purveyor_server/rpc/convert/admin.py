@@ -1,0 +1,134 @@
+"""Operators' values as messages."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from purveyor.v1 import admin_service_pb2 as pb
+from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.recovery import Recovery
+from purveyor_server.domain.states import Waiting
+from purveyor_server.lifecycle.admin.contract import Act, Cause, Difference, ProviderReport, Report
+from purveyor_server.rpc.convert.enums import WAITINGS
+from purveyor_server.rpc.convert.values import to_duration, to_struct, to_timestamp
+
+HEALTHS = {
+    name.removeprefix("STATE_"): number for name, number in pb.ProviderStatus.State.items() if number
+}  # names of providers.inspection.Health
+DIFFERENCES = {name.removeprefix("KIND_"): number for name, number in pb.ReviewRecoveryResponse.Kind.items() if number}
+MARKS = {number: name.removeprefix("MARK_") for name, number in pb.EditStepRequest.Mark.items() if number}
+
+Acting = (
+    pb.FreezeRequest
+    | pb.ThawRequest
+    | pb.PurgeInstanceRequest
+    | pb.PurgeBindingRequest
+    | pb.EditStepRequest
+    | pb.SetLogLevelRequest
+    | pb.FinishRecoveryRequest
+)
+
+
+def decode_act(request: Acting) -> Act:
+    """What every act carries."""
+    return Act(reason=request.reason, request_id=request.request_id, validate_only=request.validate_only)
+
+
+def encode_freeze(freeze: Freeze) -> pb.Freeze:
+    """A freeze."""
+    return pb.Freeze(
+        name=freeze.name, reason=freeze.reason, principal=freeze.principal, set_time=to_timestamp(freeze.at)
+    )
+
+
+def encode_recovery(recovery: Recovery | None) -> pb.Recovery | None:
+    """A recovery; None stays absent."""
+    if recovery is None:
+        return None
+    return pb.Recovery(
+        backup_time=to_timestamp(recovery.taken_at),
+        restore_time=to_timestamp(recovery.restored_at),
+        backup_revision=recovery.revision,
+    )
+
+
+def encode_report(report: Report) -> pb.GetStatusResponse:
+    """The status."""
+    facts = report.facts
+    oldest = min(facts.queues, key=lambda queue: queue.oldest_id, default=None)
+    waiting: Counter[Waiting] = Counter()
+    for queue in facts.queues:
+        waiting[queue.waiting] += queue.operations
+    slotted = waiting[Waiting.NONE] + waiting[Waiting.SLOT]
+    return pb.GetStatusResponse(
+        version=report.version,
+        store_id=report.store_id,
+        epoch=report.epoch,
+        head_revision=facts.head,
+        earliest_revision=facts.earliest,
+        start_time=to_timestamp(report.started_at),
+        pending=slotted,
+        parked=waiting.total() - slotted,
+        waiting=[
+            pb.WaitingCount(reason=WAITINGS[reason], operations=count)  # type: ignore[arg-type] # enums are ints to protobuf
+            for reason, count in sorted(waiting.items())
+            if reason in WAITINGS
+        ],
+        oldest_unfinished_age=to_duration(report.at - oldest.oldest_at) if oldest is not None else None,
+        oldest_unfinished_operation_id=oldest.oldest_id if oldest is not None else "",
+        cleanup_required=sum(queue.cleanups for queue in facts.queues),
+        providers=[_provider(provider) for provider in report.providers],
+        freezes=[encode_freeze(freeze) for freeze in report.freezes],
+        store_bytes=facts.store_bytes,
+        disk_free_bytes=facts.free_bytes,
+        disk_low_water_bytes=facts.low_water_bytes,
+        disk_low=facts.free_bytes < facts.low_water_bytes,
+        recovery=encode_recovery(report.recovery),
+        catalog_version=report.catalog_version,
+        log_level=report.log_level,
+    )
+
+
+def _provider(report: ProviderReport) -> pb.ProviderStatus:
+    return pb.ProviderStatus(
+        name=report.ref.name,
+        kind=report.ref.kind,
+        state=HEALTHS[report.health],
+        problem=report.problem,
+        running=report.running,
+    )
+
+
+def encode_cause(cause: Cause) -> pb.Cause:
+    """A cause."""
+    until = to_timestamp(cause.until) if cause.until is not None else None
+    return pb.Cause(code=cause.code, sentence=cause.sentence, until=until, operation_id=cause.operation_id)
+
+
+def encode_record(record: AuditRecord) -> pb.AuditRecord:
+    """An audit record."""
+    return pb.AuditRecord(
+        number=record.number,
+        act_time=to_timestamp(record.at),
+        principal=record.principal,
+        action=record.action,
+        resource=record.resource,
+        tenant=record.tenant,
+        reason=record.reason,
+        request_id=record.request_id,
+        details=to_struct(record.details),
+    )
+
+
+def encode_difference(difference: Difference) -> pb.ReviewRecoveryResponse:
+    """A difference."""
+    return pb.ReviewRecoveryResponse(
+        kind=DIFFERENCES[difference.kind],
+        provider=difference.provider,
+        resource=difference.resource,
+        sentence=difference.sentence,
+        tenant=difference.tenant,
+        instance_id=difference.instance_id,
+        operation_id=difference.operation_id,
+    )
