@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,6 +22,7 @@ from purveyor_server.domain.model import ProviderRef
 from purveyor_server.kit.backoff import Backoff
 from purveyor_server.kit.signals import Signals
 from purveyor_server.providers.contract import Permanent, RightsMissing, Unreachable
+from purveyor_server.providers.inspection import Inspector
 from purveyor_server.store.contract import Retention
 
 POLICY = Retention(timedelta(days=30), timedelta(days=30), timedelta(days=7), 10)
@@ -40,8 +42,9 @@ class Answers:
 
 async def said(monkeypatch: pytest.MonkeyPatch, *answers: Exception | None) -> list[EventDict]:
     monkeypatch.setattr(upkeep, "CHECK_AGAIN", Backoff(first=0.0, ceiling=0.0))
+    answering: Any = Answers(*answers)
     with capture_logs() as lines:
-        await asyncio.wait_for(upkeep.watch_until_ready(Answers(*answers), REF), 10)  # type: ignore[arg-type] # a fake registry
+        await asyncio.wait_for(upkeep.watch_until_ready(answering, REF, Inspector(answering)), 10)
     return list(lines)
 
 
