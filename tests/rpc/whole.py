@@ -8,15 +8,20 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from purveyor_server.app.levels import LogLevels
 from purveyor_server.domain.catalog import Catalog, Plan, PlanSchemas, Service
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import SystemClock
+from purveyor_server.lifecycle.admin.administration import Administration
+from purveyor_server.lifecycle.admin.contract import AdminParts
+from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.facade import FacadeSettings
+from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
-from purveyor_server.rpc import RpcServer, RpcSettings, broker_service
+from purveyor_server.rpc import RpcServer, RpcSettings, admin_service, broker_service
 from purveyor_server.security.sealing import Sealer
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.settings import SqliteSettings
@@ -41,11 +46,12 @@ SERVICE = Service(id="svc", name="service", description="Things.", plans=(SMALL,
 class Whole:
     """The parts of a running broker; `world` is its backend."""
 
-    def __init__(self, world: World, server: RpcServer, engine: Engine, store: Store) -> None:
+    def __init__(self, world: World, server: RpcServer, engine: Engine, admin_parts: AdminParts) -> None:
         self.world = world
         self.server = server
         self.engine = engine
-        self.store = store
+        self.admin_parts = admin_parts
+        self.store: Store = admin_parts.store
 
     @property
     def address(self) -> str:
@@ -83,12 +89,26 @@ async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, wor
         clock=clock,
         settings=LifecycleSettings(),
     )
-    server = RpcServer([broker_service(use_cases)], store.ping, [f"unix:{folder / 's'}"], settings)
+    parts = AdminParts(
+        store=store,
+        catalog=lambda: catalog,
+        backends=Inspector(registry),
+        levels=LogLevels(),
+        clock=clock,
+        door=Door(),
+        token_key=b"t" * 32,
+        scratch=folder,
+        version="test",
+        started_at=clock.now(),
+        running=engine.running_by_provider,
+    )
+    services = [broker_service(use_cases), admin_service(Administration(parts))]
+    server = RpcServer(services, store.ping, [f"unix:{folder / 's'}"], settings)
     try:
         await server.start()
         if work:
             await engine.start()
-        yield Whole(world, server, engine, store)
+        yield Whole(world, server, engine, parts)
         await server.drain(GRACE_SECONDS)
     finally:
         if work:

@@ -13,6 +13,7 @@ from pathlib import Path
 from purveyor.errors import InvalidRequestError, Violation
 
 ADDRESS_VARIABLE = "PURVEYOR_ADDRESS"
+ADMIN_VARIABLE = "PURVEYOR_ADMIN_ADDRESS"
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its closing zero
 
 
@@ -28,7 +29,16 @@ def dev_folder() -> Path:
 
 def resolve(address: str | None) -> str:
     """A target for a gRPC channel. Raises InvalidRequestError, naming what is wrong."""
-    text = (address or os.environ.get(ADDRESS_VARIABLE) or default_address()).strip()
+    return _target((address or os.environ.get(ADDRESS_VARIABLE) or default_address()).strip())
+
+
+def resolve_admin(address: str | None) -> str:
+    """As `resolve`, for the admin listener: PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`."""
+    default = f"unix:{dev_folder() / 'admin.sock'}"
+    return _target((address or os.environ.get(ADMIN_VARIABLE) or default).strip())
+
+
+def _target(text: str) -> str:
     if text.startswith("/"):
         text = f"unix:{text}"
     if text.startswith("unix:"):

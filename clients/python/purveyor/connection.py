@@ -69,13 +69,13 @@ class Connection:
         self.limits = limits
         self.backoff = Backoff()
         self.closed = False
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options())
-        self.stub = BrokerServiceStub(self._channel)
+        self.channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self.stub = BrokerServiceStub(self.channel)
 
     async def close(self) -> None:
         """Close the channel; calls in flight end with CLIENT_CLOSED."""
         self.closed = True
-        await self._channel.close()
+        await self.channel.close()
 
     async def call(
         self,

@@ -13,18 +13,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from purveyor_server.app.checks import BUILT_IN, read_catalog
+from purveyor_server.app.dump import dump_tasks
+from purveyor_server.app.folders import prepare_data_dir
 from purveyor_server.app.parts import Broker
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings
 from purveyor_server.config.sources import load
 from purveyor_server.kit import failpoints
+from purveyor_server.kit.clock import SystemClock
 from purveyor_server.providers.registry import installed_factories
+from purveyor_server.security import keyfile
+from purveyor_server.store.sqlite.errors import StoreOpenError
+from purveyor_server.store.sqlite.restore import restore
 from purveyor_server.telemetry import logs
 
 _log = structlog.get_logger(__name__)
@@ -57,10 +64,42 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
     return Exit.OK
 
 
+def restore_command(
+    file: Path,
+    config: Path | None = None,
+    dev: bool = False,  # noqa: FBT001, FBT002 - the CLI's options in order
+    data_dir: Path | None = None,
+) -> int:
+    """Put a backup in the place of the store; prints what was done and what comes next. The broker must not run."""
+    try:
+        settings = load(config, dev=dev, data_dir=data_dir)
+        prepare_data_dir(settings.data_dir)
+        done = restore(file, settings.database, SystemClock(), keyfile.CHECK, partial(keyfile.prove, settings.keys))
+    except ConfigError as failure:
+        return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))
+    except StoreOpenError as failure:
+        return _refuse(StartRefusedError(Exit.STORE, f"nothing was restored: {failure.message}"))
+    except keyfile.KeyFileError as failure:
+        return _refuse(
+            StartRefusedError(Exit.STORE, f"nothing was restored: the keys do not open the backup: {failure}")
+        )
+    except StartRefusedError as refusal:
+        return _refuse(refusal)
+    recovery = done.recovery
+    kept = f"the store that was there is now {done.aside}\n" if done.aside else ""
+    sys.stdout.write(
+        f"restored store {done.store_id} as of {recovery.taken_at:%Y-%m-%d %H:%M:%SZ} (revision {recovery.revision})\n{kept}"
+        "no automatic deletion happens and no earlier operation goes on until you say so:\n"
+        "start the broker, look at `purveyor recover`, end with `purveyor recover --finish --reason TEXT`\n"
+    )
+    return Exit.OK
+
+
 async def serve(settings: Settings) -> int:
     """Run a broker until a stop signal; returns the exit code."""
     stopping = StopSignals()
     stopping.listen(asyncio.get_running_loop())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, dump_tasks)
     if failpoints.armed:
         _log.warning("failpoints are armed: this process may break itself on purpose")
     broker = Broker(settings)

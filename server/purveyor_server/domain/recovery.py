@@ -22,5 +22,9 @@ class Recovery(msgspec.Struct, frozen=True):
     revision: int
 
     def was_lost(self, revision: int) -> bool:
-        """Whether something with this revision was made after the backup and before the restore."""
-        return self.revision < revision < self.revision + JUMP
+        """Whether something with this revision was made after the backup and before the restore.
+
+        A marker carries the head that its operation was accepted at, before its own event: at `revision` itself it was
+        accepted after everything that is in the backup.
+        """
+        return self.revision <= revision < self.revision + JUMP

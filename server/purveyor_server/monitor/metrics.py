@@ -31,7 +31,7 @@ from purveyor_server.lifecycle.admin.reporting import gather
 from purveyor_server.providers.inspection import Health
 from purveyor_server.store.contract import Commit
 
-disable_created_metrics()  # a series per counter that nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # a series per counter that nobody asks for
 FRESH_SECONDS = 1.0  # what was read is served again this long
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

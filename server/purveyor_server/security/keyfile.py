@@ -85,6 +85,12 @@ async def unlock(store: MetaStore, path: Path) -> Keyring:
     return Keyring(sealer, await _kept(store, sealer, DIGEST), await _kept(store, sealer, PAGE))
 
 
+def prove(path: Path, store_id: str, check: bytes | None) -> None:
+    """Raise KeyFileError unless the key file opens the store with this sealed check value; None: it never was unlocked."""
+    if check is not None:
+        _prove(Sealer(read(path)), store_id, check, path)
+
+
 def read(path: Path) -> dict[str, bytes]:
     """The keys of the file by label, the sealing one first; raises KeyFileError."""
     try:

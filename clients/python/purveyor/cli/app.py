@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import changing, placing, reading, serving
+from purveyor.cli import changing, operating, placing, reading, serving
 from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
@@ -68,5 +68,6 @@ def options(
 
 reading.add(app)
 changing.add(app)
+operating.add(app)
 placing.add(app)
 serving.add(app)

@@ -19,6 +19,7 @@ ConfigFile = Annotated[
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command("serve")(serve)
+    app.command("restore")(restore)
     config = typer.Typer(help="The server's configuration.", no_args_is_help=True)
     config.command("check")(check)
     app.add_typer(config, name="config")
@@ -35,6 +36,20 @@ def serve(
 ) -> None:
     """Run the broker until SIGTERM or SIGINT."""
     raise typer.Exit(_app().serve_command(config, dev, data_dir))
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Made by `purveyor backup`.")],
+    config: ConfigFile = None,
+    dev: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--dev", help="The store of `serve --dev`.", show_default=False)
+    ] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the broker keeps its things.", show_default=False)
+    ] = None,
+) -> None:
+    """Put a backup in the place of the store, while the broker is stopped; the old store is kept beside it."""
+    raise typer.Exit(_app().restore_command(file, config, dev, data_dir))
 
 
 def check(

@@ -1,0 +1,303 @@
+"""The asyncio client of operators.
+
+Guarantee: as `purveyor.client`; every change needs a reason in words and may be sent again. A backup is written beside its
+file, checked against the broker's checksum, and put in place whole.
+Limit: the admin listener is a unix socket of its own by default.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import uuid4
+
+import grpc.aio
+
+from purveyor import addresses, decode, encode
+from purveyor.admin_values import (
+    AuditRecord,
+    BackupInfo,
+    BrokerStatus,
+    Cause,
+    Difference,
+    Explanation,
+    Freeze,
+    ProviderStatus,
+    Purged,
+    Recovery,
+)
+from purveyor.connection import Connection, Limits
+from purveyor.errors import PurveyorError
+from purveyor.failures import from_rpc
+from purveyor.pages import walk
+from purveyor.v1 import admin_service_pb2 as messages
+from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
+from purveyor.v1.operation_pb2 import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from types import TracebackType
+
+    from purveyor.values import OperationStatus, Seconds
+
+Part = TypeVar("Part")
+REVIEW_SECONDS = 3600.0  # the longest review or backup
+
+
+class AdminClient:
+    """`async with AdminClient("unix:/path/admin.sock") as admin:`
+
+    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`.
+    """
+
+    def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None:
+        self.address = addresses.resolve_admin(address)
+        self._limits = Limits(
+            call=encode.seconds("timeout", timeout) or 0.0, retry=encode.seconds("retry_for", retry_for) or 0.0
+        )
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        self._connection = Connection(self.address, self._limits)
+        self._stub = AdminServiceStub(self._connection.channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection. Raises RuntimeError outside `async with`."""
+        if self._connection is None:
+            raise RuntimeError("the client is not open: use `async with AdminClient(...) as admin:`")
+        return self._connection
+
+    async def status(self) -> BrokerStatus:
+        """How the broker does."""
+        return _status(await self.connection.call(self._stub.GetStatus, messages.GetStatusRequest()))
+
+    async def explain(self, operation_id: str) -> Explanation:
+        """Why an operation does not move. Raises NotFoundError."""
+        request = messages.ExplainOperationRequest(operation_id=operation_id)
+        answer = await self.connection.call(self._stub.ExplainOperation, request)
+        causes = tuple(
+            Cause(
+                code=cause.code,
+                sentence=cause.sentence,
+                until=decode.time_of(cause.until),
+                operation_id=cause.operation_id,
+            )
+            for cause in answer.causes
+        )
+        return Explanation(operation=decode.operation(answer.operation), causes=causes)
+
+    async def freeze(self, name: str, reason: str, *, validate_only: bool = False) -> Freeze:
+        """Stop `deletes`, `reaping`, `all` or `provider:NAME`; the freeze that holds now."""
+        request = messages.FreezeRequest(name=name, reason=reason, request_id=str(uuid4()), validate_only=validate_only)
+        return _freeze((await self.connection.call(self._stub.Freeze, request)).freeze)
+
+    async def thaw(self, name: str, reason: str, *, validate_only: bool = False) -> tuple[Freeze | None, int]:
+        """Let go again: the freeze that was there, and how many operations go on."""
+        request = messages.ThawRequest(name=name, reason=reason, request_id=str(uuid4()), validate_only=validate_only)
+        answer = await self.connection.call(self._stub.Thaw, request)
+        return _freeze(answer.freeze) if answer.HasField("freeze") else None, answer.operations
+
+    async def purge(
+        self,
+        tenant: str,
+        instance_id: str,
+        reason: str,
+        *,
+        binding_id: str = "",
+        even_if_in_use: bool = False,
+        validate_only: bool = False,
+    ) -> Purged:
+        """Forget an instance, or one binding of it, without touching any backend. Raises FailedPreconditionError (IN_USE)."""
+        if binding_id:
+            binding = messages.PurgeBindingRequest(
+                tenant=tenant, instance_id=instance_id, binding_id=binding_id, reason=reason,
+                even_if_in_use=even_if_in_use, request_id=str(uuid4()), validate_only=validate_only,
+            )  # fmt: skip
+            unbound = await self.connection.call(self._stub.PurgeBinding, binding)
+            return _purged(f"binding {instance_id} / {binding_id}", unbound)
+        request = messages.PurgeInstanceRequest(
+            tenant=tenant, instance_id=instance_id, reason=reason, even_if_in_use=even_if_in_use,
+            request_id=str(uuid4()), validate_only=validate_only,
+        )  # fmt: skip
+        forgotten = await self.connection.call(self._stub.PurgeInstance, request)
+        return _purged(f"instance {instance_id}", forgotten)
+
+    async def edit_step(
+        self, operation_id: str, step: str, mark: str, reason: str, *, validate_only: bool = False
+    ) -> OperationStatus:
+        """Declare a step `done` or `absent`. Raises FailedPreconditionError, AbortedError while somebody works on it."""
+        request = messages.EditStepRequest(
+            operation_id=operation_id,
+            step=step,
+            mark=messages.EditStepRequest.Mark.Value(f"MARK_{mark.upper()}"),
+            reason=reason,
+            request_id=str(uuid4()),
+            validate_only=validate_only,
+        )
+        return decode.operation((await self.connection.call(self._stub.EditStep, request)).operation)
+
+    async def audit(self, *, page_size: int = 0) -> AsyncIterator[AuditRecord]:
+        """What operators did, newest first, fetched page by page."""
+        request = messages.ListAuditRecordsRequest(page_size=page_size)
+        async for page in walk(self.connection, self._stub.ListAuditRecords, request):
+            for record in page.records:
+                yield AuditRecord(
+                    number=record.number,
+                    act_time=decode.time_of(record.act_time),
+                    principal=record.principal,
+                    action=record.action,
+                    resource=record.resource,
+                    tenant=record.tenant,
+                    reason=record.reason,
+                    request_id=record.request_id,
+                    details=decode.json_of(record.details),
+                )
+
+    async def set_log_level(self, level: str, reason: str, *, validate_only: bool = False) -> str:
+        """Log more or less until the process ends; the level before."""
+        request = messages.SetLogLevelRequest(
+            level=level, reason=reason, request_id=str(uuid4()), validate_only=validate_only
+        )
+        return (await self.connection.call(self._stub.SetLogLevel, request)).previous_level
+
+    async def backup(self, file: str | Path) -> BackupInfo:
+        """Write a copy of the store to `file` (0600), which must not exist. Raises FileExistsError, OSError."""
+        target = Path(file)
+        if os.path.lexists(target):  # noqa: ASYNC240 - one system call
+            raise FileExistsError(errno.EEXIST, "exists already, and a backup overwrites nothing", str(target))
+        draft = target.with_name(f".{target.name}.{uuid4().hex}")
+        try:
+            info = await self._receive(target, draft)
+            os.link(draft, target)  # as a rename, and refuses a file that came meanwhile
+        finally:
+            draft.unlink(missing_ok=True)
+        return info
+
+    async def _receive(self, target: Path, draft: Path) -> BackupInfo:
+        digest, first, claimed, size = hashlib.sha256(), None, "", 0
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            async for part in self._stream(self._stub.Backup(messages.BackupRequest(), timeout=REVIEW_SECONDS)):
+                first = first or part
+                digest.update(part.chunk)
+                stream.write(part.chunk)
+                size += len(part.chunk)
+                claimed = part.sha256 or claimed
+            stream.flush()
+            os.fsync(descriptor)
+        if first is None or claimed != digest.hexdigest() or size != first.total_bytes:
+            raise PurveyorError("the backup arrived damaged or cut off; nothing was written", code="DATA_LOSS")
+        return BackupInfo(
+            file=str(target),
+            bytes=size,
+            sha256=claimed,
+            backup_time=decode.time_of(first.backup_time),
+            revision=first.revision,
+        )
+
+    async def review_recovery(self) -> AsyncIterator[Difference]:
+        """What differs after a restore, one by one. Raises FailedPreconditionError when there is no recovery."""
+        request = messages.ReviewRecoveryRequest()
+        kinds = messages.ReviewRecoveryResponse.Kind
+        async with aclosing(self._stream(self._stub.ReviewRecovery(request, timeout=REVIEW_SECONDS))) as found:
+            async for difference in found:
+                yield Difference(
+                    kind=decode.enum_name(kinds, difference.kind, "KIND_"),
+                    provider=difference.provider,
+                    resource=difference.resource,
+                    sentence=difference.sentence,
+                    tenant=difference.tenant,
+                    instance_id=difference.instance_id,
+                    operation_id=difference.operation_id,
+                )
+
+    async def finish_recovery(self, reason: str, *, validate_only: bool = False) -> tuple[Recovery, int]:
+        """End the recovery: what it was, and how many operations go on."""
+        request = messages.FinishRecoveryRequest(reason=reason, request_id=str(uuid4()), validate_only=validate_only)
+        answer = await self.connection.call(self._stub.FinishRecovery, request)
+        return _recovery(answer.recovery), answer.operations
+
+    async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Part]) -> AsyncGenerator[Part, None]:
+        """The messages of a stream, its failure as a PurveyorError."""
+        try:
+            async for part in call:
+                yield part
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self.address, "") from error
+        finally:
+            call.cancel()
+
+
+def _freeze(found: messages.Freeze) -> Freeze:
+    return Freeze(
+        name=found.name, reason=found.reason, principal=found.principal, set_time=decode.time_of(found.set_time)
+    )
+
+
+def _recovery(found: messages.Recovery) -> Recovery:
+    return Recovery(
+        backup_time=decode.time_of(found.backup_time),
+        restore_time=decode.time_of(found.restore_time),
+        backup_revision=found.backup_revision,
+    )
+
+
+def _purged(resource: str, found: messages.PurgeInstanceResponse | messages.PurgeBindingResponse) -> Purged:
+    return Purged(
+        resource=resource,
+        left_behind=tuple(found.left_behind),
+        ended_operation_ids=tuple(found.ended_operation_ids),
+    )
+
+
+def _status(found: messages.GetStatusResponse) -> BrokerStatus:
+    states = messages.ProviderStatus.State
+    return BrokerStatus(
+        version=found.version,
+        store_id=found.store_id,
+        epoch=found.epoch,
+        head_revision=found.head_revision,
+        earliest_revision=found.earliest_revision,
+        start_time=decode.time_of(found.start_time),
+        pending=found.pending,
+        parked=found.parked,
+        waiting={
+            decode.enum_name(Waiting.Reason, count.reason, "REASON_"): count.operations for count in found.waiting
+        },
+        oldest_unfinished_age=(
+            found.oldest_unfinished_age.ToTimedelta() if found.HasField("oldest_unfinished_age") else None
+        ),
+        oldest_unfinished_operation_id=found.oldest_unfinished_operation_id,
+        cleanup_required=found.cleanup_required,
+        providers=tuple(
+            ProviderStatus(
+                name=provider.name,
+                kind=provider.kind,
+                state=decode.enum_name(states, provider.state, "STATE_"),
+                problem=provider.problem,
+                running=provider.running,
+            )
+            for provider in found.providers
+        ),
+        freezes=tuple(_freeze(freeze) for freeze in found.freezes),
+        store_bytes=found.store_bytes,
+        disk_free_bytes=found.disk_free_bytes,
+        disk_low_water_bytes=found.disk_low_water_bytes,
+        disk_low=found.disk_low,
+        recovery=_recovery(found.recovery) if found.HasField("recovery") else None,
+        catalog_version=found.catalog_version,
+        log_level=found.log_level,
+    )

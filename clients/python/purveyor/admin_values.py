@@ -1,0 +1,135 @@
+"""What operators get, as values. Times are aware, in UTC; sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
+
+    from purveyor.values import Json, OperationStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """A stop that an operator set."""
+
+    name: str
+    reason: str
+    principal: str
+    set_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderStatus:
+    """A provider and its backend; `state`: UNKNOWN, READY, CIRCUIT_OPEN or UNUSABLE."""
+
+    name: str
+    kind: str
+    state: str
+    problem: str = ""
+    running: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """The recovery that a restored store is in."""
+
+    backup_time: datetime | None
+    restore_time: datetime | None
+    backup_revision: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerStatus:
+    """How a broker does. `waiting`: unfinished operations by what they wait for."""
+
+    version: str
+    store_id: str
+    epoch: int
+    head_revision: int
+    earliest_revision: int
+    start_time: datetime | None
+    pending: int
+    parked: int
+    waiting: Mapping[str, int]
+    oldest_unfinished_age: timedelta | None
+    oldest_unfinished_operation_id: str
+    cleanup_required: int
+    providers: tuple[ProviderStatus, ...]
+    freezes: tuple[Freeze, ...]
+    store_bytes: int
+    disk_free_bytes: int
+    disk_low_water_bytes: int
+    disk_low: bool
+    recovery: Recovery | None
+    catalog_version: int
+    log_level: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One thing that keeps an operation where it is."""
+
+    code: str
+    sentence: str
+    until: datetime | None = None
+    operation_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """An operation with its steps, and why it does not move."""
+
+    operation: OperationStatus
+    causes: tuple[Cause, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purged:
+    """What a purge forgot and what it may have left in backends."""
+
+    resource: str
+    left_behind: tuple[str, ...]
+    ended_operation_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """One act of an operator."""
+
+    number: int
+    act_time: datetime | None
+    principal: str
+    action: str
+    resource: str
+    tenant: str
+    reason: str
+    request_id: str
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupInfo:
+    """A backup that was written."""
+
+    file: str
+    bytes: int
+    sha256: str
+    backup_time: datetime | None
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What differs after a restore; `kind`: UNKNOWN_RESOURCE, MISSING, DRIFTED, UNFINISHED or UNREADABLE."""
+
+    kind: str
+    provider: str
+    resource: str
+    sentence: str
+    tenant: str = ""
+    instance_id: str = ""
+    operation_id: str = ""

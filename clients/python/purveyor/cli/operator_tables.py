@@ -1,0 +1,92 @@
+"""What operators get, as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+
+from purveyor.cli.render import facts, operation, state, steps, table, when
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from purveyor.admin_values import AuditRecord, BrokerStatus, Difference, Explanation, Purged
+
+MIB = 1024 * 1024
+
+
+def status(found: BrokerStatus) -> RenderableType:
+    """The status: facts, then providers, then freezes."""
+    age = found.oldest_unfinished_age
+    recovery = found.recovery
+    parts: list[RenderableType] = [
+        facts(
+            (
+                ("version", found.version),
+                ("since", when(found.start_time)),
+                ("store", f"{found.store_id} (opened {found.epoch} times, {found.store_bytes / MIB:.1f} MiB)"),
+                ("log", f"revisions {found.earliest_revision} to {found.head_revision}"),
+                ("catalog", f"version {found.catalog_version}"),
+                ("backlog", f"{found.pending} running or due, {found.parked} waiting"),
+                ("waiting", ", ".join(f"{count} {name}" for name, count in found.waiting.items())),
+                ("oldest", f"{age} {found.oldest_unfinished_operation_id}" if age is not None else ""),
+                ("clean-ups", str(found.cleanup_required) if found.cleanup_required else ""),
+                ("disk", _disk(found)),
+                ("log level", found.log_level),
+                (
+                    "recovery",
+                    f"from a backup of {when(recovery.backup_time)}: see `purveyor recover`" if recovery else "",
+                ),
+            )
+        ),
+        table(
+            ("PROVIDER", "KIND", "STATE", "RUNNING", "PROBLEM"),
+            ((p.name, p.kind, state(p.state), str(p.running), p.problem) for p in found.providers),
+        ),
+    ]
+    if found.freezes:
+        rows = ((f.name, when(f.set_time), f.principal, f.reason) for f in found.freezes)
+        parts.append(table(("FROZEN", "SINCE", "BY", "REASON"), rows))
+    return Group(*parts)
+
+
+def _disk(found: BrokerStatus) -> str:
+    low = "LOW: nothing new is accepted; " if found.disk_low else ""
+    return f"{low}{found.disk_free_bytes / MIB:.0f} MiB free, low-water mark {found.disk_low_water_bytes / MIB:.0f} MiB"
+
+
+def explanation(found: Explanation) -> RenderableType:
+    """The causes first: they are what was asked for."""
+    causes = table(
+        ("CAUSE", "WHY", "UNTIL"),
+        ((cause.code, cause.sentence, when(cause.until) if cause.until else "-") for cause in found.causes),
+    )
+    return Group(causes, operation(found.operation), steps(found.operation))
+
+
+def purged(found: Purged) -> Table:
+    """What may be left in backends."""
+    return table(("LEFT BEHIND",), ((name,) for name in found.left_behind or ("nothing that is known",)))
+
+
+def records(found: Sequence[AuditRecord]) -> Table:
+    """One row per act."""
+    return table(
+        ("NUMBER", "WHEN", "WHO", "ACTION", "RESOURCE", "REASON"),
+        (
+            (str(r.number), when(r.act_time), r.principal, r.action, f"{r.tenant} {r.resource}".strip(), r.reason)
+            for r in found
+        ),
+    )
+
+
+def differences(found: Sequence[Difference]) -> Table:
+    """One row per difference."""
+    return table(
+        ("KIND", "PROVIDER", "TENANT", "RESOURCE", "WHAT"),
+        ((d.kind, d.provider, d.tenant or "-", d.operation_id or d.resource, d.sentence) for d in found),
+    )
