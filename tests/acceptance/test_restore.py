@@ -67,8 +67,7 @@ async def before(drill: Drill) -> str:
         await admin.backup(drill.copy)
         await (await client.provision("database", "small", instance_id="new", wait=20)).result()
         bound = await (await client.bind("new", binding_id="app", wait=20)).result()
-        uri = str(bound.credentials.reveal()["uri"])
-        return uri
+        return str(bound.credentials.reveal()["uri"])
 
 
 async def after(drill: Drill, uri: str) -> None:

@@ -41,6 +41,20 @@ METHODS = {
     "CancelOperation": ("IDEMPOTENT", "ROLE_CONSUMER"),
     "WatchOperation": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
 }
+ADMIN = {
+    "GetStatus": "NO_SIDE_EFFECTS",
+    "ExplainOperation": "NO_SIDE_EFFECTS",
+    "Freeze": "IDEMPOTENT",
+    "Thaw": "IDEMPOTENT",
+    "PurgeInstance": "IDEMPOTENT",
+    "PurgeBinding": "IDEMPOTENT",
+    "EditStep": "IDEMPOTENT",
+    "ListAuditRecords": "NO_SIDE_EFFECTS",
+    "SetLogLevel": "IDEMPOTENT",
+    "Backup": "NO_SIDE_EFFECTS",
+    "ReviewRecovery": "NO_SIDE_EFFECTS",
+    "FinishRecovery": "IDEMPOTENT",
+}
 MUTATING = {"Provision", "UpdateInstance", "Deprovision", "Bind", "Unbind", "CancelOperation"}
 SECRET = re.compile(r"(^|_)(credentials?|secrets?|passwords?|parameters|mount_config|drain_url|route_service_url)$")
 SCHEMAS_NOT_SECRETS = {"Schemas"}
@@ -150,11 +164,13 @@ def undocumented(reasons: list[Comment]) -> list[str]:
 
 
 def method_comments(files: descriptor_pb2.FileDescriptorSet) -> tuple[str, dict[str, str]]:
-    """The service's own comment, and each method's."""
-    file = next(f for f in ours(files) if f.service)
-    texts = comments(file)
-    methods = {m.name: " ".join(texts[(6, 0, 2, i)].split()) for i, m in enumerate(file.service[0].method)}
-    return " ".join(texts[(6, 0)].split()), methods
+    """The services' own comments, and each method's."""
+    whole, methods = "", {}
+    for file in (f for f in ours(files) if f.service):
+        texts = comments(file)
+        methods |= {m.name: " ".join(texts[(6, 0, 2, i)].split()) for i, m in enumerate(file.service[0].method)}
+        whole += " ".join(texts[(6, 0)].split())
+    return whole, methods
 
 
 def named_reasons(text: str) -> set[str]:
@@ -163,7 +179,7 @@ def named_reasons(text: str) -> set[str]:
 
 
 def test_method_table_is_complete(files: descriptor_pb2.FileDescriptorSet) -> None:
-    assert method_table(files) == METHODS
+    assert method_table(files) == METHODS | {name: (level, "ROLE_OPERATOR") for name, level in ADMIN.items()}
 
 
 def test_method_without_role_or_level_is_found(copy: Path) -> None:
@@ -172,9 +188,15 @@ def test_method_without_role_or_level_is_found(copy: Path) -> None:
     assert method_table(build(copy))["GetCredentials"] == ("", "")
 
 
-def test_only_watches_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
+def test_every_act_of_an_operator_has_a_reason_and_can_be_tried(files: descriptor_pb2.FileDescriptorSet) -> None:
+    fields = {message.name: {field.name for field in message.field} for message in messages(files)}
+    for method in (name for name, level in ADMIN.items() if level == "IDEMPOTENT"):
+        assert {"reason", "request_id", "validate_only"} <= fields[f"{method}Request"], method
+
+
+def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
     methods = [m for file in ours(files) for service in file.service for m in service.method]
-    assert {m.name for m in methods if m.server_streaming} == {"WatchOperation"}
+    assert {m.name for m in methods if m.server_streaming} == {"WatchOperation", "Backup", "ReviewRecovery"}
     assert not [m.name for m in methods if m.client_streaming]
 
 
@@ -240,8 +262,9 @@ def test_status_has_the_bytes_of_google_rpc_status(files: descriptor_pb2.FileDes
 def test_service_config_retries_every_method_on_unavailable_only() -> None:
     config = json.loads((PROTOS / "service_config.json").read_text())
     (entry,) = config["methodConfig"]
-    assert sorted(name["method"] for name in entry["name"]) == sorted(METHODS)
-    assert {name["service"] for name in entry["name"]} == {"purveyor.v1.BrokerService"}
+    named = [(name["service"].removeprefix("purveyor.v1."), name["method"]) for name in entry["name"]]
+    wanted = [*(("BrokerService", name) for name in METHODS), *(("AdminService", name) for name in ADMIN)]
+    assert sorted(named) == sorted(wanted)
     assert entry["retryPolicy"] == {
         "maxAttempts": 4,
         "initialBackoff": "0.1s",

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from purveyor.v1 import broker_service_pb2
-from purveyor_server.rpc.methods import KINDS, Kind, method_table
+from purveyor_server.rpc.methods import KINDS, SERVICES, Kind, method_table
 from purveyor_server.rpc.settings import RpcSettings, transport_options
 
-SERVICE = broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]
+METHODS = [method for service in SERVICES for method in service.methods]
 
 
 def test_the_table_is_the_descriptor() -> None:
     table = method_table(RpcSettings())
 
-    assert set(table) == {f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods}
+    assert set(table) == {f"/{method.containing_service.full_name}/{method.name}" for method in METHODS}
     assert set(KINDS) == set(table)
 
 
-@pytest.mark.parametrize("method", list(SERVICE.methods), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_kind_fits_shape_and_idempotency(method: object) -> None:
-    row = method_table(RpcSettings())[f"/{SERVICE.full_name}/{method.name}"]  # type: ignore[attr-defined]
+    row = method_table(RpcSettings())[f"/{method.containing_service.full_name}/{method.name}"]  # type: ignore[attr-defined]
 
     assert row.role
     assert (row.kind is Kind.STREAM) is method.server_streaming  # type: ignore[attr-defined]

@@ -15,8 +15,7 @@ Classes of error that a caller may see, all `PurveyorError`:
 - `LeaseLostError` (engine only): the fence no longer holds, nothing was written.
 A caller that is cancelled while it waits withdraws nothing: the command may commit.
 
-Reads. A read that starts after an answered write sees it. Every read takes the caller's `Scope`; a row outside the scope
-is as if it did not exist.
+Reads. A read that starts after an answered write sees it. A row outside the caller's `Scope` is as if it did not exist.
 """
 
 from __future__ import annotations
@@ -302,10 +301,6 @@ class Commands(OperatorCommands, Protocol):
 
     async def wake(self, provider: str) -> int:
         """Make operations of `provider` that wait for its circuit due now; returns how many."""
-        ...
-
-    async def apply_catalog(self, digest: str, body: str, plans: Sequence[PlanSnapshot]) -> CatalogVersion:
-        """Store a catalog and its plan snapshots as the newest version; the same digest as the newest changes nothing."""
         ...
 
     async def put_meta(self, name: str, value: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The part of the store's contract that operators use: freezes, audit records, facts, backups.
+"""The part of the store's contract that operators use: catalogs, freezes, audit records, facts, backups.
 
 Guarantee: as `store/contract.py`; an act and its audit record are one command.
 """
@@ -19,8 +19,8 @@ from purveyor_server.domain.states import Waiting
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from purveyor_server.domain.model import Instance, Operation
-    from purveyor_server.store.contract import Page
+    from purveyor_server.domain.model import Instance, Operation, PlanSnapshot
+    from purveyor_server.store.contract import CatalogVersion, Page
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -65,6 +65,10 @@ class OperatorCommands(Protocol):
 
     async def unfreeze(self) -> int:
         """Make every operation due that a freeze held: one that is held still is let go again at once. Returns how many."""
+        ...
+
+    async def apply_catalog(self, digest: str, body: str, plans: Sequence[PlanSnapshot]) -> CatalogVersion:
+        """Store a catalog and its plan snapshots as the newest version; the same digest as the newest changes nothing."""
         ...
 
     async def note(self, record: AuditRecord) -> None:
