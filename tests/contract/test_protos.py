@@ -165,7 +165,8 @@ def undocumented(reasons: list[Comment]) -> list[str]:
 
 def method_comments(files: descriptor_pb2.FileDescriptorSet) -> tuple[str, dict[str, str]]:
     """The services' own comments, and each method's."""
-    whole, methods = "", {}
+    whole = ""
+    methods: dict[str, str] = {}
     for file in (f for f in ours(files) if f.service):
         texts = comments(file)
         methods |= {m.name: " ".join(texts[(6, 0, 2, i)].split()) for i, m in enumerate(file.service[0].method)}

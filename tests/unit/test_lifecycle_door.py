@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from purveyor.v1 import broker_service_pb2, options_pb2
+from purveyor.v1 import admin_service_pb2, broker_service_pb2, options_pb2
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.etags import etag_of
 from purveyor_server.domain.model import Identity, MaintenanceInfo
@@ -49,9 +49,14 @@ async def bound(lab: Broker) -> None:
 
 
 def test_roles_are_those_of_the_contract() -> None:
-    service = broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]
+    services = [
+        broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
+        admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    ]
     declared = {
-        m.name: options_pb2.Role.Name(m.GetOptions().Extensions[options_pb2.required_role]) for m in service.methods
+        m.name: options_pb2.Role.Name(m.GetOptions().Extensions[options_pb2.required_role])
+        for service in services
+        for m in service.methods
     }
     assert {str(action) for action in Action} == set(declared)
     for action, roles in ROLES.items():
