@@ -245,7 +245,9 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     example = load(ROOT / "examples" / "purveyor.toml", {})
 
     assert [path for path in paths(Settings) if f"{path.split('.')[-1]} = " not in text] == []
-    assert example == Settings(data_dir=example.data_dir, catalog=example.catalog, listen=example.listen)
+    assert example == Settings(
+        data_dir=example.data_dir, catalog=example.catalog, listen=example.listen, admin=example.admin
+    )
     assert example.listen == ListenSettings(addresses=example.listen.addresses)
 
 
