@@ -136,10 +136,11 @@ class ScriptedBroker:
         self.seen[method].append(request)
         entries = self.script[method]
         entry = entries.pop(0) if len(entries) > 1 else entries[0]
-        if isinstance(entry, Refusal):
-            await entry.abort(context)
         answer = entry(request) if callable(entry) else entry
-        return await answer if isawaitable(answer) else answer
+        answer = await answer if isawaitable(answer) else answer
+        if isinstance(answer, Refusal):
+            await answer.abort(context)
+        return answer
 
     async def WatchOperation(self, request: Any, context: Any) -> AsyncIterator[messages.WatchOperationResponse]:
         for entry in await self._answer("WatchOperation", request, context):

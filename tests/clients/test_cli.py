@@ -235,3 +235,24 @@ async def test_lists_are_tables_and_arrays(broker: ScriptedBroker, folder: Path)
     assert "\x1b" not in (await run(folder, "instance", "orders")).out
     assert "role" in (await run(folder, "operation", "op-1", "--steps")).out
     assert broker.seen["ListOperations"][0].filter == "state = RUNNING"
+
+
+async def test_a_limit_keeps_the_newest(broker: ScriptedBroker, folder: Path) -> None:
+    names = ["a", "b", "c"]
+    pages = [
+        messages.ListOperationsResponse(operations=[operation(operation_id=name)], next_page_token=name)
+        for name in names[:-1]
+    ]
+    broker.script |= {
+        "ListOperations": [*pages, messages.ListOperationsResponse(operations=[operation(operation_id="c")])],
+        "ListInstances": [messages.ListInstancesResponse(instances=[instance(instance_id=name) for name in names])],
+        "ListBindings": [messages.ListBindingsResponse(bindings=[binding(binding_id=name) for name in names])],
+    }
+
+    shown = await run(folder, "operations", "--limit", "2")
+    assert [line.split()[0] for line in shown.out.splitlines()[1:]] == ["b", "c"]
+    assert shown.err == "the newest 2 of 3\n"
+    assert broker.seen["ListOperations"][0].page_size == 1000
+    assert [found["instance_id"] for found in (await run(folder, "instances", "-n", "1", "--json")).json] == ["c"]
+    assert len((await run(folder, "bindings", "--limit", "9", "--json")).json) == 3
+    assert (await run(folder, "operations", "--limit", "0")).code == 2

@@ -142,7 +142,14 @@ async def test_a_time_out_names_the_operation_that_goes_on(broker: ScriptedBroke
 
 
 @pytest.mark.parametrize(
-    "line", ["catalog --bogus", "nonsense", "provision postgresql shared -p novalue", "watch", "credentials o a --env"]
+    "line",
+    [
+        "catalog --bogus",
+        "nonsense",
+        "provision postgresql shared -p novalue",
+        "watch x --until-idle",
+        "credentials o a --env",
+    ],
 )
 async def test_wrong_use_with_json_is_a_document(folder: Path, line: str) -> None:
     ran = await run(folder, *line.split(), "--json")

@@ -20,7 +20,7 @@ from purveyor.v1 import broker_service_pb2 as messages
 from purveyor.v1.operation_pb2 import OPERATION_VIEW_BASIC, OPERATION_VIEW_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from types import TracebackType
 
     from purveyor.credentials import Credentials
@@ -271,7 +271,7 @@ class Client:
         *,
         show_deleted: bool = False,
         page_size: int = 0,
-    ) -> AsyncIterator[Instance]:
+    ) -> AsyncGenerator[Instance, None]:
         """The tenant's instances, oldest first, fetched page by page. `filter`: see `ListInstancesRequest`."""
         request = encode.request(
             messages.ListInstancesRequest,
@@ -302,7 +302,7 @@ class Client:
         *,
         show_deleted: bool = False,
         page_size: int = 0,
-    ) -> AsyncIterator[Binding]:
+    ) -> AsyncGenerator[Binding, None]:
         """The bindings of an instance, or of the whole tenant, oldest first, fetched page by page."""
         request = encode.request(
             messages.ListBindingsRequest,
@@ -337,7 +337,7 @@ class Client:
         *,
         steps: bool = False,
         page_size: int = 0,
-    ) -> AsyncIterator[OperationStatus]:
+    ) -> AsyncGenerator[OperationStatus, None]:
         """The tenant's operations, oldest first, fetched page by page. `filter`: see `ListOperationsRequest`."""
         view = OPERATION_VIEW_FULL if steps else OPERATION_VIEW_BASIC
         request = encode.request(

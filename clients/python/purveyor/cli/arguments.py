@@ -44,6 +44,10 @@ Filter = Annotated[
     str, typer.Option(metavar="FILTER", help="As in: state = READY AND NOT plan_id = big.", show_default=False)
 ]
 
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", metavar="N", help="The newest N.", min=1, show_default=False)
+]
+
 
 def parameters(pairs: Iterable[str] | None, file: str | None) -> dict[str, Json] | None:
     """The parameters of a file, with those of the command line over them; None when there are none."""

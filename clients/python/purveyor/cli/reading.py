@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from purveyor.cli import completing, projection
-from purveyor.cli.arguments import Filter, Timeout
+from purveyor.cli.arguments import Filter, Limit, Timeout
 from purveyor.cli.session import Session, command
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from purveyor.client import Client
+
+Item = TypeVar("Item")
+LARGEST_PAGE = 1000  # what a limit has to walk past is not shown
 
 InstanceId = Annotated[
     str, typer.Argument(metavar="INSTANCE", help="The instance's id.", autocompletion=completing.instances)
@@ -48,12 +54,29 @@ async def catalog(session: Session) -> None:
     session.emit(found, lambda: render.catalog(found))
 
 
-async def instances(session: Session, filter: Filter = "", deleted: Deleted = False) -> None:  # noqa: A002, FBT002 - names of options
+async def _newest(session: Session, items: AsyncIterator[Item], limit: int | None) -> list[Item]:
+    """The last `limit` of a list, which is oldest first; all without one. Says what is left out."""
+    kept, count = deque[Item](maxlen=limit), 0
+    async for item in items:
+        kept.append(item)
+        count += 1
+    if len(kept) < count:
+        session.say(f"the newest {len(kept)} of {count}")
+    return list(kept)
+
+
+async def instances(
+    session: Session,
+    filter: Filter = "",  # noqa: A002 - the option's name
+    limit: Limit = None,
+    deleted: Deleted = False,  # noqa: FBT002 - an option
+) -> None:
     """The instances of the tenant, oldest first."""
     from purveyor.cli import render  # noqa: PLC0415 - as above
 
     async with session.client() as client:
-        found = [item async for item in client.instances(filter, show_deleted=deleted)]
+        items = client.instances(filter, show_deleted=deleted, page_size=LARGEST_PAGE if limit else 0)
+        found = await _newest(session, items, limit)
     session.emit(found, lambda: render.instances(found))
 
 
@@ -75,13 +98,16 @@ async def bindings(
         ),
     ] = "",
     filter: Filter = "",  # noqa: A002 - the option's name
+    limit: Limit = None,
     deleted: Deleted = False,  # noqa: FBT002 - an option
 ) -> None:
     """The bindings of an instance, or of the whole tenant, oldest first."""
     from purveyor.cli import render  # noqa: PLC0415 - as above
 
     async with session.client() as client:
-        found = [item async for item in client.bindings(instance_id, filter, show_deleted=deleted)]
+        page_size = LARGEST_PAGE if limit else 0
+        items = client.bindings(instance_id, filter, show_deleted=deleted, page_size=page_size)
+        found = await _newest(session, items, limit)
     session.emit(found, lambda: render.bindings(found))
 
 
@@ -157,12 +183,13 @@ def _project(session: Session, root: str, name: str, entries: dict[str, bytes], 
     session.emit(document, lambda: render.facts((("folder", folder), ("entries", ", ".join(entries)))))
 
 
-async def operations(session: Session, filter: Filter = "") -> None:  # noqa: A002 - the option's name
+async def operations(session: Session, filter: Filter = "", limit: Limit = None) -> None:  # noqa: A002 - the option's name
     """The operations of the tenant, oldest first."""
     from purveyor.cli import render  # noqa: PLC0415 - as above
 
     async with session.client() as client:
-        found = [item async for item in client.operations(filter)]
+        items = client.operations(filter, page_size=LARGEST_PAGE if limit else 0)
+        found = await _newest(session, items, limit)
     session.emit(found, lambda: render.operations(found))
 
 
@@ -184,11 +211,27 @@ async def operation(
 
 async def watch(
     session: Session,
-    operation_id: OperationId,
+    operation_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[OPERATION]", help="One; else all.", show_default=False, autocompletion=completing.operations
+        ),
+    ] = None,
+    until_idle: Annotated[  # noqa: FBT002 - an option
+        bool, typer.Option("--until-idle", help="Without OPERATION: until none is unfinished.", show_default=False)
+    ] = False,
     timeout: Timeout = None,  # noqa: ASYNC109 - the option's name; it becomes asyncio.timeout
 ) -> None:
-    """Follow an operation to its end, over restarts of the broker; with --json one line per state."""
-    from purveyor.cli import progress, render  # noqa: PLC0415 - as above
+    """Follow an operation to its end, or all that are unfinished, over restarts of the broker; with --json one line per
+    change.
+    """
+    from purveyor.cli import board, progress, render  # noqa: PLC0415 - as above
+
+    if operation_id is None:
+        await board.show(session, until_idle=until_idle, limit=timeout)
+        return
+    if until_idle:
+        raise typer.BadParameter("is for all operations: give no OPERATION", param_hint="--until-idle")
 
     async with session.client() as client:
         handle = await client.operation(operation_id)
