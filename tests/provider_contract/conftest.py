@@ -10,9 +10,10 @@ import pytest_asyncio
 
 from purveyor_server.providers.postgresql import PostgresProvider
 from tests.postgres_server import TestServer, postgres
+from tests.provider_contract.estate import Estate, estate
 from tests.provider_contract.shop import SCHEMA_PLAN, Shop, until
 
-__all__ = ["postgres", "schema_shop", "shop"]
+__all__ = ["grounds", "home", "postgres", "schema_shop", "shop"]
 
 
 @pytest_asyncio.fixture
@@ -33,6 +34,19 @@ async def schema_shop(postgres: TestServer) -> AsyncIterator[Shop]:
     async with opened(postgres) as shop:
         shop.settings = SCHEMA_PLAN
         yield shop
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def grounds(postgres: TestServer) -> AsyncIterator[Estate]:
+    """Dedicated servers; at the end of the run none may be left."""
+    async with estate(postgres, secrets.token_hex(8)) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def home(grounds: Estate) -> tuple[Estate, str]:
+    """A dedicated instance that every test leaves as it was."""
+    return grounds, await grounds.provision(extensions=["hstore"])
 
 
 @asynccontextmanager

@@ -64,6 +64,11 @@ class FakePools:
         self._given[owner, pool] = value
         return value
 
+    def keep(self, pool: str, value: int) -> None:
+        """Somebody has that one."""
+        if value not in {given for (_, name), given in self._given.items() if name == pool}:
+            self._given[f"{pool} {value}", pool] = value
+
     def free(self, owner: str) -> None:
         """What the end of a deletion does."""
         self._given = {key: value for key, value in self._given.items() if key[0] != owner}
@@ -124,6 +129,7 @@ class Shop:
         self.settings = PLAN  # of the instances that are made from now on
         self.facade = ProviderFacade(ProviderRef("postgres", "postgresql"), provider, SystemClock())
         self.pools = FakePools()
+        self.given: dict[str, dict[str, Secret]] = {}  # what pieces gave for a binding
         self.passwords: dict[str, Secret] = {}
         self.instances: dict[str, WorkSettings] = {}
         self.bindings: dict[str, str] = {}  # binding uid -> instance uid
@@ -153,6 +159,7 @@ class Shop:
         while time.monotonic() < end:
             answer = await self.facade.make(piece, make, self.context(work))
             if isinstance(answer, Done):
+                self.given.setdefault(work.binding.uid if work.binding else "", {}).update(answer.secrets)
                 return answer.outputs
             assert isinstance(answer, NotYet)
         raise AssertionError(f"{piece.name} does not end")
@@ -193,7 +200,7 @@ class Shop:
         self.bindings[binding.uid] = uid
         work = self.work(Verb.BIND, uid, binding=binding)
         done = await self.run(work)
-        secrets = {"password": self.passwords[binding.uid]}
+        secrets = {"password": self.passwords[binding.uid], **self.given.get(binding.uid, {})}
         return binding, self.facade.credentials(work, done, secrets).values
 
     async def unbind(self, uid: str, binding_uid: str) -> None:
@@ -205,6 +212,7 @@ class Shop:
         """Give an instance back."""
         await self.run(self.work(Verb.DEPROVISION, uid))
         self.instances.pop(uid, None)
+        self.pools.free(uid)
 
     async def observe(self, uid: str) -> Observed:
         """What the provider sees."""

@@ -26,6 +26,7 @@ from purveyor_server.providers.postgresql.settings import (
     settings_schema,
 )
 from tests.postgres_server import TestEnvironment, TestServer
+from tests.provider_contract.authorities import authority, issue
 
 SERVER: dict[str, Json] = {"host": "db", "password": {"env": "PASSWORD"}}
 
@@ -124,6 +125,45 @@ def test_what_a_sslmode_checks(sslmode: str, checks_name: bool | None) -> None: 
     tls = _tls(config.server)
 
     assert (tls.check_hostname if isinstance(tls, ssl.SSLContext) else None) is checks_name
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "client_ca_certificate", "client_ca_key"])
+@pytest.mark.parametrize("fault", ["absent", "of another"])
+def test_certificates_that_do_not_fit_are_named_at_the_start(tmp_path: Path, key: str, fault: str) -> None:
+    issue(tmp_path, "server", "localhost", authority(tmp_path, "root"))
+    authority(tmp_path, "clients")
+    files = {
+        "certificate": "server.crt",
+        "key": "server.key",
+        "client_ca_certificate": "clients.crt",
+        "client_ca_key": "clients.key",
+    }
+    bad = "none" if fault == "absent" else f"root.{'key' if key.endswith('key') else 'crt'}"
+    tls = {name: str(tmp_path / (bad if name == key else file)) for name, file in files.items()}
+
+    with pytest.raises(PurveyorError) as refused:
+        PostgresProvider({"embedded": True, "dedicated": {"tls": tls}}, TestEnvironment(tmp_path / "data", "store"))
+
+    named = key if fault == "absent" else key.replace("certificate", "key")  # the pair does not fit: its key is named
+    assert refused.value.violations[0].field == f"dedicated.tls.{named}"
+
+
+@pytest.mark.parametrize(
+    ("dedicated", "why"),
+    [
+        ({"port_low": 2000, "port_high": 1999}, "port_low is above port_high"),
+        ({"uid_low": 70000}, "give `uid_low` and `uid_high`"),
+        ({"uid_low": 0, "uid_high": 5}, "greater than or equal to 1000"),
+        ({"folder": "relative"}, "match pattern"),
+        ({"tls": {"certificate": "/a", "key": "/b", "client_ca_key": "/c"}}, "or neither"),
+    ],
+)
+def test_bad_options_of_dedicated_servers_are_named(dedicated: dict[str, Any], why: str) -> None:
+    with pytest.raises(PurveyorError) as refused:
+        read_config({"embedded": True, "dedicated": dedicated})
+
+    assert refused.value.violations[0].field.startswith("dedicated")
+    assert why in refused.value.violations[0].description
 
 
 async def test_an_embedded_server_without_a_place_is_unreachable(tmp_path: Path) -> None:

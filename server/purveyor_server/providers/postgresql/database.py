@@ -24,7 +24,7 @@ from purveyor_server.providers.postgresql.pieces import (
 )
 from purveyor_server.providers.postgresql.roles import NO_RIGHTS, left_members
 from purveyor_server.providers.postgresql.sessions import Session
-from purveyor_server.providers.postgresql.settings import PlanSettings, SharedSettings, settings_of
+from purveyor_server.providers.postgresql.settings import DatabaseSettings, PlanSettings, settings_of
 from purveyor_server.providers.postgresql.sql import ident, literal
 
 
@@ -101,7 +101,7 @@ def _check_owner(facts: DatabaseFacts, database: str) -> None:
         raise RightsMissing("the database belongs to somebody else", detail)
 
 
-def _create(database: str, limit: int, plan: SharedSettings) -> str:
+def _create(database: str, limit: int, plan: DatabaseSettings) -> str:
     provider = f" LOCALE_PROVIDER {plan.locale_provider}" if plan.locale_provider else ""
     # The builtin and ICU providers have options of their own beside the libc locale.
     option = {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}.get(plan.locale_provider or "", "LOCALE")

@@ -1,18 +1,21 @@
 """What in the server carries our marker.
 
-Guarantee: exactly the roles, databases and schemas whose comment is a marker of the store asked for, in pages.
+Guarantee: exactly the roles, databases and schemas whose comment is a marker of the store asked for, in pages, and the
+dedicated servers whose files carry one (what is inside of those goes with them).
 Limit: a walk over pages is no snapshot; who may comment on one of them is its owner or the broker's role, so tenants
 cannot plant a marker.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from purveyor_server.providers.contract import Owned
 from purveyor_server.providers.postgresql.common import common_databases
+from purveyor_server.providers.postgresql.host import Host
 from purveyor_server.providers.postgresql.sessions import Session, Sessions
 
 PAGE = 500
@@ -36,10 +39,13 @@ SELECT 'schema' AS kind, n.nspname::text COLLATE "C" AS name, d.description FROM
 """
 
 
-async def list_owned(sessions: Sessions, store_id: str) -> AsyncIterator[Owned]:
+async def list_owned(sessions: Sessions, host: Host | None, store_id: str) -> AsyncIterator[Owned]:
     """Everything with the marker `purveyor:<store_id>:<uid>:<revision>`; what does not read so is left out."""
     async for owned in _walk(sessions.admin, MARKED, store_id):
         yield owned
+    for name, marker in [] if host is None else await asyncio.to_thread(lambda: list(host.kept())):
+        if (kept := _owned("cluster", name, marker, store_id)) is not None:
+            yield kept
     async with sessions.admin() as session:
         databases = await common_databases(session)
     for database in databases:
@@ -55,9 +61,14 @@ async def _walk(
         async with enter() as session:
             rows = await session.ask(query, f"purveyor:{store_id}:", *after, PAGE)
         for row in rows:
-            uid, _, revision = row["description"].removeprefix(f"purveyor:{store_id}:").partition(":")
-            if uid and revision.isdecimal():
-                yield Owned(row["kind"], row["name"], uid, int(revision))
+            if (found := _owned(row["kind"], row["name"], row["description"], store_id)) is not None:
+                yield found
         if len(rows) < PAGE:
             return
         after = (rows[-1]["kind"], rows[-1]["name"])
+
+
+def _owned(kind: str, name: str, marker: str, store_id: str) -> Owned | None:
+    prefix = f"purveyor:{store_id}:"
+    uid, _, revision = marker.removeprefix(prefix).partition(":")
+    return Owned(kind, name, uid, int(revision)) if marker.startswith(prefix) and uid and revision.isdecimal() else None

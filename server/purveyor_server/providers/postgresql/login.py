@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from purveyor_server.domain.model import Json
+from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent
 from purveyor_server.providers.postgresql.config import LimitsConfig
 from purveyor_server.providers.postgresql.grants import HOLDERS, release
@@ -24,6 +26,7 @@ from purveyor_server.providers.postgresql.pieces import (
     enter,
     find_database,
     login_limit,
+    login_parameters,
     role_exists,
 )
 from purveyor_server.providers.postgresql.roles import NO_RIGHTS, shut_out
@@ -55,8 +58,9 @@ class LoginPiece(LockedPiece):
         role, home = ctx.name(LOGIN), home_of(ctx)
         await _check_instance(ctx, session, home)
         exists = await role_exists(session, role)
+        proof = await self._proof(ctx, session, role)
         ctx.report(30, "making the login role")
-        await session.change(ctx, "make_login", *_make(ctx, role, home, exists=exists))
+        await session.change(ctx, "make_login", *_make(ctx, role, home, proof, exists=exists))
         if not await session.value(IS_MEMBER, role, ctx.instance_name(GROUP)):
             raise Permanent(GONE, "the group role was dropped while the login was made")
         address = await self._sessions.address()
@@ -68,8 +72,16 @@ class LoginPiece(LockedPiece):
                 "username": role,
                 "sslmode": self._sslmode,
                 **where,
-            }
+                **proof.outputs,
+            },
+            proof.secrets,
         )
+
+    async def _proof(self, ctx: Context, session: Session, role: str) -> Proof:  # noqa: ARG002 - others ask the server
+        """How the login proves itself: by the password that the core has minted."""
+        if login_parameters(ctx).credentials != "password":
+            raise Permanent("credentials: this plan offers passwords only")
+        return by_password(ctx, role)
 
     async def _absent(self, ctx: Context, session: Session) -> Done | NotYet:
         role = ctx.name(LOGIN)
@@ -93,6 +105,20 @@ class LoginPiece(LockedPiece):
             if inside is not None:
                 statements = (f"REASSIGN OWNED BY {ident(role)} TO {heir}", f"DROP OWNED BY {ident(role)}")
                 await inside.change(ctx, "reassign_owned", *statements)
+
+
+class Proof(NamedTuple):
+    """What a role's password is set to, statements that go with it, and what the binding gets besides."""
+
+    password: str
+    statements: tuple[str, ...] = ()
+    secrets: dict[str, Secret] = {}  # noqa: RUF012 - never changed
+    outputs: dict[str, Json] = {}  # noqa: RUF012 - never changed
+
+
+def by_password(ctx: Context, role: str) -> Proof:
+    """The verifier of the binding's password."""
+    return Proof(literal(make_verifier(role, ctx.secret("password"))))
 
 
 class Home(NamedTuple):
@@ -120,20 +146,21 @@ async def _check_instance(ctx: Context, session: Session, home: Home) -> None:
         raise Permanent(GONE, f"{group} has no schema in {home.database}")
 
 
-def _make(ctx: Context, role: str, home: Home, *, exists: bool) -> list[str]:
+def _make(ctx: Context, role: str, home: Home, proof: Proof, *, exists: bool) -> list[str]:
     if ctx.work.binding is None or ctx.want is None:
         raise Permanent("a login belongs to a binding")
     limit = login_limit(ctx, read_settings(ctx.want.plan))
     expiry = ctx.work.binding.expires_at
     until = literal(expiry.isoformat()) if expiry else "'infinity'"
     verb, rights = ("ALTER", "") if exists else ("CREATE", NO_RIGHTS)
-    verifier = literal(make_verifier(role, ctx.secret("password")))
+    limits = f"CONNECTION LIMIT {limit} VALID UNTIL {until}"
     group = ident(ctx.instance_name(GROUP))
     return [
-        f"{verb} ROLE {ident(role)} LOGIN {rights} PASSWORD {verifier} CONNECTION LIMIT {limit} VALID UNTIL {until}",
+        f"{verb} ROLE {ident(role)} LOGIN {rights} PASSWORD {proof.password} {limits}",
         f"GRANT {group} TO {ident(role)} WITH ADMIN FALSE, INHERIT TRUE, SET TRUE",
         f"ALTER ROLE {ident(role)} IN DATABASE {ident(home.database)} SET role = {group}",
         *_in_schema(ctx, role, home),
+        *proof.statements,
         f"COMMENT ON ROLE {ident(role)} IS {literal(ctx.marker)}",
     ]
 

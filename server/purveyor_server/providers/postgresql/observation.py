@@ -72,10 +72,11 @@ async def observe(sessions: Sessions, instance: Known) -> Observed:
     wanted = Wanted(
         settings_of(instance.settings, SharedSettings), read_as(SharedParameters, instance.settings.parameters)
     )
-    return await _observe_database(sessions, instance, wanted)
+    return await observe_database(sessions, instance, wanted)
 
 
-async def _observe_database(sessions: Sessions, instance: Known, wanted: Wanted) -> Observed:
+async def observe_database(sessions: Sessions, instance: Known, wanted: Wanted) -> Observed:
+    """Drift of an instance that is a database in the server of `sessions`."""
     database = outside_name(DATABASE, instance.uid)
     async with sessions.admin() as session:
         facts = await find_database(session, database)

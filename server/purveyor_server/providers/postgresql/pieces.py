@@ -16,9 +16,9 @@ from purveyor_server.providers.postgresql.config import LimitsConfig
 from purveyor_server.providers.postgresql.sessions import FullError, Session, Sessions
 from purveyor_server.providers.postgresql.settings import (
     BindingParameters,
+    DatabaseSettings,
     PlanSettings,
     SharedParameters,
-    SharedSettings,
     read_as,
     settings_of,
 )
@@ -43,9 +43,9 @@ class DatabaseFacts(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Settings of a shared instance, read and checked against each other."""
+    """Settings of an instance that is a database, read and checked against each other."""
 
-    plan: SharedSettings
+    plan: DatabaseSettings
     parameters: SharedParameters
 
     @property
@@ -109,7 +109,7 @@ class LockedPiece(ABC):
 
 def read_wanted(ctx: Context) -> Wanted:
     """What this run works towards. Raises Permanent for settings that cannot be used."""
-    plan = settings_of(ctx.want, SharedSettings)
+    plan = settings_of(ctx.want, DatabaseSettings)
     return Wanted(plan, read_as(SharedParameters, ctx.want.parameters if ctx.want else {}))
 
 
@@ -135,11 +135,16 @@ async def role_exists(session: Session, name: str) -> bool:
     return bool(await session.value("SELECT count(*) FROM pg_roles WHERE rolname = $1", name))
 
 
-def login_limit(ctx: Context, plan: PlanSettings) -> int:
-    """Most sessions at once of the binding's login. Raises Permanent."""
+def login_parameters(ctx: Context) -> BindingParameters:
+    """What the binding asked for. Raises Permanent."""
     if ctx.work.binding is None:
         raise Permanent("a login belongs to a binding")
-    asked = read_as(BindingParameters, ctx.work.binding.parameters).connection_limit
+    return read_as(BindingParameters, ctx.work.binding.parameters)
+
+
+def login_limit(ctx: Context, plan: PlanSettings) -> int:
+    """Most sessions at once of the binding's login. Raises Permanent."""
+    asked = login_parameters(ctx).connection_limit
     limit = plan.binding_connection_limit if asked is None else asked
     if limit > plan.max_connection_limit:
         raise Permanent(f"connection_limit: {limit} is more than the plan allows ({plan.max_connection_limit})")

@@ -6,6 +6,7 @@ deprovision of which nothing tells the kind takes the steps of every kind.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, assert_never
 
 from purveyor_server.domain.states import Make, Verb
@@ -13,8 +14,22 @@ from purveyor_server.providers.contract import Permanent, Piece, PlannedStep, Wo
 from purveyor_server.providers.postgresql.settings import SchemaSettings, kinds_of, read_as
 
 
+class Cluster(NamedTuple):
+    """The pieces of one instance's own server, and of its database in there."""
+
+    final_backup: Piece
+    server: Piece
+    cluster_settings: Piece
+    cluster_files: Piece
+    group: Piece
+    database: Piece
+    schema: Piece
+    extensions: Piece
+    login: Piece
+
+
 class Pieces(NamedTuple):
-    """Every piece that there is."""
+    """Every piece that there is; `cluster` makes those of an instance's own server, None where those are not offered."""
 
     group: Piece
     database: Piece
@@ -23,6 +38,7 @@ class Pieces(NamedTuple):
     common_database: Piece
     own_schema: Piece
     login: Piece
+    cluster: Callable[[str], Cluster] | None
 
 
 def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
@@ -36,9 +52,9 @@ def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
         case Verb.DEPROVISION:
             return [PlannedStep(piece, Make.ABSENT) for piece in _deprovision(pieces, work)]
         case Verb.BIND:
-            return [PlannedStep(pieces.login)]
+            return [PlannedStep(_login(pieces, work))]
         case Verb.UNBIND:
-            return [PlannedStep(pieces.login, Make.ABSENT)]
+            return [PlannedStep(_login(pieces, work), Make.ABSENT)]
         case Verb.CLEANUP:
             raise Permanent("a clean-up follows the plan of its origin")
     assert_never(work.verb)
@@ -48,6 +64,10 @@ def _provision(pieces: Pieces, work: Work) -> list[Piece]:
     match kinds_of(work):
         case ("schema",):
             return [pieces.group, pieces.common_database, pieces.own_schema]
+        case ("dedicated",):
+            own = _own(pieces, work)
+            server = (own.cluster_files, own.cluster_settings, own.server)
+            return [*server, own.group, own.database, own.schema, own.extensions]
     # The last step is only there when extensions are asked for: it costs a session.
     asked = work.want is not None and work.want.parameters.get("extensions")
     return [pieces.group, pieces.database, pieces.schema, *([pieces.extensions] if asked else [])]
@@ -57,17 +77,37 @@ def _update(pieces: Pieces, work: Work) -> list[Piece]:
     match kinds_of(work):
         case ("schema",):  # its settings are those of its logins: they are applied to those that are made from now on
             return [pieces.own_schema]
+        case ("dedicated",):
+            own = _own(pieces, work)
+            return [own.extensions, own.cluster_settings, own.server, own.database]
     return [pieces.extensions, pieces.database]  # extensions first: they may refuse, and then nothing was changed
 
 
 def _deprovision(pieces: Pieces, work: Work) -> list[Piece]:
     kinds = kinds_of(work)
+    if kinds == ("dedicated",):
+        own = _own(pieces, work)
+        backup = [own.final_backup] if work.was is not None and work.was.plan.get("final_backup") else []
+        return [*backup, own.server, own.cluster_files]
     steps = []
+    if "dedicated" in kinds and pieces.cluster is not None:
+        own = pieces.cluster(work.instance_uid)
+        steps += [own.server, own.cluster_files]
     if "schema" in kinds:
         steps.append(pieces.own_schema)
     if "shared" in kinds:
         steps.append(pieces.database)
     return [*steps, pieces.group]
+
+
+def _own(pieces: Pieces, work: Work) -> Cluster:
+    if pieces.cluster is None:
+        raise Permanent("dedicated servers are not offered", "configure `dedicated` in the provider's config")
+    return pieces.cluster(work.instance_uid)
+
+
+def _login(pieces: Pieces, work: Work) -> Piece:
+    return _own(pieces, work).login if kinds_of(work) == ("dedicated",) else pieces.login
 
 
 def _check_kind(work: Work) -> None:

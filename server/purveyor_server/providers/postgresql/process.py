@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 from purveyor_server.providers.contract import Permanent, Unreachable
 from purveyor_server.providers.postgresql import cluster
-from purveyor_server.providers.postgresql.binaries import OsUser
+from purveyor_server.providers.postgresql.binaries import TRIAL_SECONDS, OsUser
 from purveyor_server.providers.postgresql.cluster import Folders, Runner
 
 START_SECONDS = 60
@@ -101,6 +102,18 @@ def check_version(folders: Folders, binaries: Path) -> None:
     if binary != made_by:
         detail = f"{folders.data} was made by PostgreSQL {made_by}, the binaries are {binary}: dump and restore, or pg_upgrade"
         raise Permanent("the files of the PostgreSQL server are of another version", detail)
+
+
+def version(binaries: Path) -> str:
+    """What `postgres --version` says, as `18.6`. Raises Unreachable."""
+    try:
+        said = subprocess.run(  # noqa: S603 - a fixed program of the installation
+            [binaries / "postgres", "--version"], check=True, capture_output=True, text=True, timeout=TRIAL_SECONDS,
+            cwd="/", env={},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unreachable("the PostgreSQL server cannot be started", f"{binaries}: {error}") from error
+    return said.stdout.split()[2]
 
 
 def prepare_log(folders: Folders, user: OsUser) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from functools import partial
 from urllib.parse import quote, urlencode
 
 from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import Endpoint, Json
+from purveyor_server.domain.names import outside_name
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import (
     Ability,
@@ -22,42 +23,33 @@ from purveyor_server.providers.contract import (
     Observed,
     Outputs,
     Owned,
+    Permanent,
     PlannedStep,
     ProviderEnvironment,
-    Schemas,
     Unreachable,
     Work,
 )
+from purveyor_server.providers.postgresql.backup import FinalBackupPiece
+from purveyor_server.providers.postgresql.certificates import check_server
 from purveyor_server.providers.postgresql.common import CommonDatabasePiece
-from purveyor_server.providers.postgresql.config import ServerConfig, SslMode, read_config
+from purveyor_server.providers.postgresql.config import LimitsConfig, ServerConfig, SslMode, read_config
 from purveyor_server.providers.postgresql.contents import ExtensionsPiece, SchemaPiece
 from purveyor_server.providers.postgresql.database import DatabasePiece, GroupPiece
+from purveyor_server.providers.postgresql.dedicated import FilesPiece, ServerPiece, SettingsPiece, revive
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
+from purveyor_server.providers.postgresql.host import CLUSTER, Host
+from purveyor_server.providers.postgresql.in_cluster import DedicatedLoginPiece, InCluster, LoginInCluster
 from purveyor_server.providers.postgresql.inventory import list_owned
 from purveyor_server.providers.postgresql.login import LoginPiece
 from purveyor_server.providers.postgresql.observation import observe
 from purveyor_server.providers.postgresql.own_schema import OwnSchemaPiece
-from purveyor_server.providers.postgresql.plans import Pieces, plan_steps
+from purveyor_server.providers.postgresql.plans import Cluster, Pieces, plan_steps
 from purveyor_server.providers.postgresql.rights import check_rights
+from purveyor_server.providers.postgresql.schemas import SCHEMAS
 from purveyor_server.providers.postgresql.sessions import Address, Sessions, Tls
-from purveyor_server.providers.postgresql.settings import settings_schema
+from purveyor_server.providers.postgresql.watching import observe_dedicated
 
 EMBEDDED_SSLMODE: SslMode = "disable"  # loopback only; the wheel's server has no certificate
-_TEXT = {"type": "string", "minLength": 1}
-_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
-
-
-def _some(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-def _all(optional: dict[str, dict[str, Any]], **properties: dict[str, Any]) -> dict[str, Any]:
-    return {**_some(**optional, **properties), "required": list(properties)}
 
 
 class PostgresProvider:
@@ -65,26 +57,7 @@ class PostgresProvider:
 
     contract = "postgresql/1"
     abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED})
-    schemas = Schemas(
-        settings=settings_schema(),
-        outputs={
-            # Nothing is required: what was removed has no outputs.
-            "group": _some(role=_TEXT),
-            "database": _some(database=_TEXT, connection_limit={"type": "integer"}),
-            "schema": _some(schema=_TEXT),
-            "extensions": _some(extensions={"type": "array", "items": _TEXT}),
-            "common_database": _some(database=_TEXT),
-            "own_schema": _some(database=_TEXT, schema=_TEXT),
-            "login": _some(schema=_TEXT, host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, sslmode=_TEXT),
-        },
-        credentials=_all(
-            {"schema": _TEXT},
-            uri=_TEXT, jdbc_uri=_TEXT, host=_TEXT, port=_PORT, database=_TEXT, username=_TEXT, password=_TEXT,
-            sslmode=_TEXT,
-        ),
-        secret_fields=frozenset({"password", "uri", "jdbc_uri"}),
-        unique_fields=frozenset({"username", "password"}),
-    )  # fmt: skip
+    schemas = SCHEMAS
 
     def __init__(self, config: Mapping[str, Json], environment: ProviderEnvironment) -> None:
         self._config = read_config(config)
@@ -98,6 +71,10 @@ class PostgresProvider:
             else (server.public_host or server.host, server.public_port or server.port, server.sslmode)
         )
         limits = self._config.limits
+        options = self._config.dedicated_options
+        if options is not None and options.tls is not None:
+            check_server(options.tls)
+        self._host = None if options is None else Host(options, environment, limits)
         self._pieces = Pieces(
             group=GroupPiece(self._sessions, limits),
             database=DatabasePiece(self._sessions, limits),
@@ -106,10 +83,16 @@ class PostgresProvider:
             common_database=CommonDatabasePiece(self._sessions, limits),
             own_schema=OwnSchemaPiece(self._sessions, limits),
             login=LoginPiece(self._sessions, limits, endpoint),
+            cluster=None if self._host is None else partial(_cluster_pieces, self._host, limits),
         )
 
     async def check(self) -> None:
-        """Raise Unreachable, RightsMissing or Permanent, with the SQL that would help, unless the server can be worked with."""
+        """Raise Unreachable, RightsMissing or Permanent, with the SQL that would help, unless the server can be worked with.
+
+        Dedicated servers that do not run are started again: after a reboot of the host this is where they come back.
+        """
+        if self._host is not None:
+            await revive(self._host, self._environment.store_id)
         await check_rights(self._sessions)
 
     def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:  # noqa: ARG002 - the protocol's
@@ -124,6 +107,8 @@ class PostgresProvider:
     ) -> Credentials:
         """What client libraries expect: libpq URI, JDBC URI, and the parts."""
         parts = dict(done["login"])
+        if "certificate" in secrets:
+            return _with_certificate(parts, secrets)
         password = secrets["password"].reveal()
         host, port = str(parts["host"]), int(parts["port"])
         where = f"{_bracketed(host)}:{port}/{quote(str(parts['database']), safe='')}"
@@ -140,15 +125,21 @@ class PostgresProvider:
 
     async def observe(self, instance: Known) -> Observed:
         """Look at the backend; changes nothing."""
+        if instance.settings.plan.get("kind") == "dedicated":
+            if self._host is None:
+                raise Permanent("dedicated servers are not offered", "configure `dedicated` in the provider's config")
+            return await observe_dedicated(self._host, instance)
         return await observe(self._sessions, instance)
 
     def list_owned(self, store_id: str) -> AsyncIterator[Owned]:
-        """Roles and databases whose comment carries the marker of `store_id`."""
-        return list_owned(self._sessions, store_id)
+        """Roles, databases and schemas whose comment carries the marker of `store_id`, and dedicated servers' files."""
+        return list_owned(self._sessions, self._host, store_id)
 
     async def close(self) -> None:
-        """Let go of idle sessions. The server lives on."""
+        """Let go of idle sessions. The servers live on."""
         await self._sessions.close()
+        if self._host is not None:
+            await self._host.close()
 
     async def _locate(self) -> Address:
         return self._configured or await self._start_embedded()
@@ -162,6 +153,31 @@ class PostgresProvider:
         except OSError as error:
             raise Unreachable("the PostgreSQL server cannot be started", str(error)) from error
         return Address(running.host, running.port, running.user, running.password, running.database)
+
+
+def _cluster_pieces(host: Host, limits: LimitsConfig, instance_uid: str) -> Cluster:
+    """The pieces of an instance's own server; its database is made in there by the pieces of every database."""
+    config, cluster = host.config, host.cluster(outside_name(CLUSTER, instance_uid))
+    sslmode = config.tls.sslmode if config.tls else "disable"
+    endpoint = (config.public_host or config.host, None, sslmode)
+    return Cluster(
+        final_backup=FinalBackupPiece(host),
+        server=ServerPiece(host),
+        cluster_settings=SettingsPiece(host),
+        cluster_files=FilesPiece(host),
+        group=InCluster(cluster, GroupPiece(cluster.sessions, limits)),
+        database=InCluster(cluster, DatabasePiece(cluster.sessions, limits)),
+        schema=InCluster(cluster, SchemaPiece(cluster.sessions, limits)),
+        extensions=InCluster(cluster, ExtensionsPiece(cluster.sessions, limits)),
+        login=LoginInCluster(cluster, DedicatedLoginPiece(cluster.sessions, limits, endpoint, config.tls)),
+    )
+
+
+def _with_certificate(parts: dict[str, Json], secrets: Mapping[str, Secret]) -> Credentials:
+    """No password and no URI that would need one: the client names its key file itself."""
+    proof = {label: secrets[label].reveal() for label in ("certificate", "private_key")}
+    endpoint = Endpoint(str(parts["host"]), (str(parts["port"]),), "tcp")
+    return Credentials({**parts, **proof}, (endpoint,))
 
 
 def _bracketed(host: str) -> str:

@@ -30,17 +30,22 @@ class PlanSettings(Strict):
     idle_in_transaction_timeout_seconds: float | None = Field(default=None, gt=0, le=86_400)  # likewise
 
 
-class SharedSettings(PlanSettings):
+class DatabaseSettings(PlanSettings):
+    """What plans fix whose instances are databases."""
+
+    connection_limit: ConnectionLimit = 20  # of the database, when the instance asks for none
+    extensions: tuple[ExtensionName, ...] = ()  # what an instance may ask for; trusted ones only
+    locale: str | None = Field(default=None, max_length=63)
+    locale_provider: Literal["libc", "icu", "builtin"] | None = None
+
+
+class SharedSettings(DatabaseSettings):
     """`shared`: a database with roles of its own in the one server.
 
     Limits that only a superuser may set (temp_file_limit, and the like) are the server's, not a plan's.
     """
 
     kind: Literal["shared"]
-    connection_limit: ConnectionLimit = 20  # of the database, when the instance asks for none
-    extensions: tuple[ExtensionName, ...] = ()  # what an instance may ask for; trusted ones only
-    locale: str | None = Field(default=None, max_length=63)
-    locale_provider: Literal["libc", "icu", "builtin"] | None = None
 
 
 class SchemaSettings(PlanSettings):
@@ -50,8 +55,30 @@ class SchemaSettings(PlanSettings):
     database: CommonName = "purveyor_schemas"  # the broker's own: made at first use, or owned by the broker's role
 
 
-AnySettings = SharedSettings | SchemaSettings
-KINDS: dict[str, type[SharedSettings | SchemaSettings]] = {"shared": SharedSettings, "schema": SchemaSettings}
+class FinalBackup(Strict):
+    """Where a dump of the database goes before it is removed: `<folder>/<name>.dump`, 0600."""
+
+    folder: str = Field(pattern=r"^/.+")
+
+
+class DedicatedSettings(DatabaseSettings):
+    """`dedicated`: a server of its own. `connection_limit` is the server's, beside what is reserved for the broker."""
+
+    kind: Literal["dedicated"]
+    shared_buffers_mb: int = Field(default=32, ge=1, le=1_000_000)
+    work_mem_mb: int = Field(default=4, ge=1, le=100_000)  # a default: consumers may change it
+    temp_file_limit_mb: int | None = Field(
+        default=None, ge=1, le=100_000_000
+    )  # of one session; consumers cannot change it
+    final_backup: FinalBackup | None = None
+
+
+AnySettings = SharedSettings | SchemaSettings | DedicatedSettings
+KINDS: dict[str, type[AnySettings]] = {
+    "shared": SharedSettings,
+    "schema": SchemaSettings,
+    "dedicated": DedicatedSettings,
+}
 
 
 class SharedParameters(Strict):
@@ -74,6 +101,10 @@ class BindingParameters(Strict):
 
     connection_limit: ConnectionLimit | None = Field(
         default=None, description="Most sessions at once of this login. The plan sets the default."
+    )
+    credentials: Literal["password", "certificate"] = Field(
+        default="password",
+        description="How the login proves itself. Certificates: dedicated plans with a client CA only.",
     )
 
 
