@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -31,7 +32,8 @@ from purveyor_server.providers.contract import (
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.binaries import OsUser, find_installation
 from purveyor_server.providers.postgresql.locks import FULL, LockedRunner, holding, is_free
-from tests.provider_contract.estate import DEDICATED_PLAN, UIDS, Estate
+from tests.postgres_server import TestServer
+from tests.provider_contract.estate import DEDICATED_PLAN, UIDS, Estate, estate
 from tests.provider_contract.shop import PATIENCE, until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio(loop_scope="session")]
@@ -419,3 +421,30 @@ async def test_a_provider_that_offers_none_says_so(grounds: Estate) -> None:
     with pytest.raises(Permanent, match="not offered"):
         provider.plan(grounds.work(Verb.PROVISION, str(uuid.uuid4())), {})
     await provider.close()
+
+
+async def test_whoever_takes_a_broker_away_ends_its_servers(postgres: TestServer) -> None:
+    async with estate(postgres, secrets.token_hex(8)) as shop:
+        work = shop.work(Verb.PROVISION, str(uuid.uuid4()))
+        for name in ("cluster_files", "cluster_settings", "server"):
+            await shop.step(find(shop, work, name), Make.ENSURE, work)
+        assert shop.cluster(work.instance_uid).answers
+        command = [sys.executable, "-m", "purveyor_server.providers.postgresql", "remove", str(shop.root / "broker")]
+
+        ended = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+
+        assert await asyncio.wait_for(ended.wait(), PATIENCE) == 0
+        assert not shop.cluster(work.instance_uid).there
+
+
+async def test_the_lock_of_a_run_that_was_killed_at_once_is_removed(grounds: Estate) -> None:
+    """Killed after it had made the lock's file and before it had made anything else."""
+    uid = str(uuid.uuid4())
+    lock = grounds.cluster(uid).lock
+    lock.parent.mkdir(mode=0o700, exist_ok=True)
+    before = grounds.files()
+    lock.touch(mode=0o600)
+
+    await grounds.deprovision(uid)
+
+    assert grounds.files() == before

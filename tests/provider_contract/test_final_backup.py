@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from purveyor_server.domain.states import Verb
+from purveyor_server.domain.states import Make, Verb
 from purveyor_server.providers.contract import Done, NotYet, Permanent, Retryable, Work, WorkSettings
 from tests.postgres_server import make_root
 from tests.provider_contract.estate import DEDICATED_PLAN, Estate
@@ -29,7 +29,9 @@ async def test_nothing_is_removed_before_its_backup_is_there(home: tuple[Estate,
     (tmp := folder / "backups").mkdir(mode=0o700)
     work = removal(shop, uid, tmp)
     backup, server, files = shop.provider.plan(work, {})
-    assert [step.piece.name for step in (backup, server, files)] == ["final_backup", "server", "cluster_files"]
+    assert [(step.piece.name, step.make) for step in (backup, server, files)] == [
+        ("final_backup", Make.ENSURE), ("server", Make.ABSENT), ("cluster_files", Make.ABSENT),
+    ]  # fmt: skip
     with pytest.raises(Permanent, match="folder does not exist"):
         await backup.piece.ensure(shop.context(removal(shop, uid, folder / "none")))
 

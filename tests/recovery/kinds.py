@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.recovery import scenarios
-from tests.recovery.lane import COMMON_DATABASE, SCHEMA_PLAN, Lane
-from tests.recovery.run import FAILED, Json, Run
-from tests.recovery.scenarios import Phase, Scenario
+from tests.recovery.lane import COMMON_DATABASE, DEDICATED_PLAN, SCHEMA_PLAN, Lane
+from tests.recovery.run import CANCELLED, FAILED, Json, Run
+from tests.recovery.scenarios import CHANGED, IMPOSSIBLE, SMALL, WANTED, Phase, Scenario
 
 NOTHING: Json = {}
 
@@ -94,4 +94,124 @@ class DeprovisionSchema(ProvisionSchema):
         await drop_common(run.lane)
 
 
-ALL: tuple[type[Scenario], ...] = (*scenarios.ALL, ProvisionSchema, RollbackSchema, UnbindSchema, DeprovisionSchema)
+class ProvisionDedicated(Scenario):
+    """An instance with a server of its own, and an extension in it."""
+
+    name = "provision-dedicated"
+    plan = DEDICATED_PLAN
+
+    async def act(self, run: Run) -> None:
+        await run.end(await run.provision(WANTED), "provision")
+
+    async def judge(self, run: Run) -> None:
+        run.check("the instance", await run.state(), "READY")
+        await run.end(await run.bind(), "bind")
+        await run.check_usable()
+        await run.end(await run.unbind(), "unbind")
+
+    async def give_back(self, run: Run) -> None:
+        await super().give_back(run)
+        drop_backups(run)
+
+
+def drop_backups(run: Run) -> None:
+    """What deprovisions leave on purpose."""
+    for path in run.lane.backups.glob("pv_*.dump"):
+        path.unlink()
+
+
+class RollbackDedicated(ProvisionDedicated):
+    """A provision of a server that fails for good at its last step."""
+
+    name = "rollback-dedicated"
+
+    async def act(self, run: Run) -> None:
+        await run.end(await run.provision(IMPOSSIBLE, FAILED), "provision")
+
+    async def judge(self, run: Run) -> None:
+        run.check("the instance", await run.state(), "FAILED")
+
+
+class TakeOverDedicated(ProvisionDedicated):
+    """A server that is being made is given back while its files are made."""
+
+    name = "take-over-dedicated"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.act, scenarios.ASLEEP), Phase(scenarios.work))
+
+    async def prepare(self, run: Run) -> None:
+        await scenarios.crash(run, "outside.init_cluster.during=kill", self._ask, scenarios.ASLEEP)
+
+    async def _ask(self, run: Run) -> None:
+        await run.provision(WANTED, CANCELLED)
+
+    async def act(self, run: Run) -> None:
+        await run.deprovision()
+
+    async def judge(self, run: Run) -> None:
+        run.check("the instance", await run.state(), "DELETED")
+
+    async def give_back(self, run: Run) -> None:
+        """Nothing is left to give back."""
+
+
+class UpdateDedicated(Scenario):
+    """A limit that needs a restart, and an extension; and back."""
+
+    name = "update-dedicated"
+    plan = DEDICATED_PLAN
+    fixture = "updated"
+
+    async def act(self, run: Run) -> None:
+        await run.end(await run.update(CHANGED), "update")
+
+    async def judge(self, run: Run) -> None:
+        run.check("the instance", await run.state(), "READY")
+
+    async def give_back(self, run: Run) -> None:
+        await run.end(await run.update(SMALL, key="give-back"), "give-back")
+
+    async def clear(self, lane: Lane, tenant: str) -> None:
+        await super().clear(lane, tenant)
+        drop_backups(Run(lane, tenant))
+
+
+class UnbindDedicated(scenarios.Unbind):
+    """A login with an open session is taken out of a server of its own."""
+
+    name = "unbind-dedicated"
+    plan = DEDICATED_PLAN
+
+    async def clear(self, lane: Lane, tenant: str) -> None:
+        await super().clear(lane, tenant)
+        drop_backups(Run(lane, tenant))
+
+
+class DeprovisionDedicated(ProvisionDedicated):
+    """A server is given back: first its backup, then everything else."""
+
+    name = "deprovision-dedicated"
+
+    async def prepare(self, run: Run) -> None:
+        await run.end(await run.provision(WANTED), "provision")
+
+    async def act(self, run: Run) -> None:
+        await run.end(await run.deprovision(), "deprovision")
+
+    async def judge(self, run: Run) -> None:
+        run.check("the instance", await run.state(), "DELETED")
+        run.check("backups", len(list(run.lane.backups.iterdir())), 1)
+        drop_backups(run)
+
+    async def give_back(self, run: Run) -> None:
+        """Nothing is left to give back."""
+
+
+OF_SCHEMAS: tuple[type[Scenario], ...] = (ProvisionSchema, RollbackSchema, UnbindSchema, DeprovisionSchema)
+OF_SERVERS: tuple[type[Scenario], ...] = (
+    ProvisionDedicated, RollbackDedicated, TakeOverDedicated, UpdateDedicated, UnbindDedicated, DeprovisionDedicated,
+)  # fmt: skip
+ALL = (*scenarios.ALL, *OF_SCHEMAS, *OF_SERVERS)
+SHORT = (*scenarios.ALL, ProvisionSchema, DeprovisionDedicated)  # in `make test`: a server takes seconds to make

@@ -10,13 +10,17 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from purveyor import Client
 from purveyor_server.domain.names import outside_name
 from purveyor_server.providers.postgresql.cluster import ADMIN, SUPERUSER, Folders, load_state
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
+from purveyor_server.providers.postgresql.host import CLUSTER
 from purveyor_server.providers.postgresql.pieces import DATABASE, GROUP, LOGIN, SCHEMA
 from tests.recovery.broker import Broker, BrokerError
 from tests.recovery.listings import Backend, Listing, Target, differences, files, processes
@@ -24,7 +28,10 @@ from tests.recovery.listings import Backend, Listing, Target, differences, files
 ACT_SECONDS = 60.0
 LATE_SECONDS = 2.0  # a point may lie after what the client waits for
 QUIET_SECONDS = 15.0  # at most so long until no session of a dead broker is left
-SERVICE, PLAN, SCHEMA_PLAN = "postgresql", "shared", "schema"
+SERVICE, PLAN, SCHEMA_PLAN, DEDICATED_PLAN = "postgresql", "shared", "schema", "dedicated"
+PORTS, PORTS_OF_LANE = 17_000, 50  # of dedicated servers
+# Folders that a broker makes when it first looks for dedicated servers, and keeps.
+OF_EVERY_BROKER = frozenset(f"file {name}" for name in ("providers", "providers/main", "providers/main/dedicated"))
 COMMON_DATABASE = "purveyor_schemas"
 NO_SUCH_EXTENSION = "no_such_extension"  # the plan offers it, the server does not have it: a failure for good
 CATALOG = """\
@@ -34,6 +41,7 @@ providers:
     config:
       server:
         {{host: 127.0.0.1, port: {port}, user: {user}, password: {{file: {password}}}, sslmode: disable}}
+      dedicated: {{folder: {places}, port_low: {port_low}, port_high: {port_high}}}
       limits: {{lock_timeout_seconds: 30}}
 services:
   - id: 0b1f3c52-7f0e-4d3a-9a57-3f6f4c1d2e99
@@ -61,6 +69,14 @@ services:
         provider: main
         settings: {{kind: schema}}
         schemas: *schemas
+      - id: 5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a97
+        name: dedicated
+        description: A server.
+        provider: main
+        settings:
+          {{kind: dedicated, connection_limit: 5, max_connection_limit: 20, extensions: [citext, {extension}],
+            shared_buffers_mb: 8, final_backup: {{folder: {backups}}}}}
+        schemas: *schemas
 """
 CONFIGURATION = """\
 data_dir = "{data}"
@@ -82,6 +98,8 @@ class Lane:
         self.number = number
         self.folder = base / f"lane-{number}"
         self.data = self.folder / "data"
+        self.places = self.folder / "places"  # of dedicated servers
+        self.backups = self.folder / "backups"
         self.broker = Broker(self.folder)
         self.empty: Listing = frozenset()  # before anything was asked for
         self.baseline: Listing = frozenset()  # before a run
@@ -100,7 +118,8 @@ class Lane:
     async def open(self) -> None:
         """Start the server and write the broker's configuration."""
         self.folder.mkdir(mode=0o711)
-        (self.folder / "run").mkdir(mode=0o700)
+        for folder, mode in ((self.folder / "run", 0o700), (self.places, 0o711), (self.backups, 0o700)):
+            folder.mkdir(mode=mode)
         running = await asyncio.to_thread(self._server.start)
         folders = Folders(self._keep, self.folder / "cluster")
         password = folders.password(SUPERUSER).read_text(encoding="utf-8").strip()
@@ -123,7 +142,11 @@ class Lane:
         """What the broker reads at its start; `port` is where it finds the PostgreSQL server."""
         catalog = self.folder / "catalog.yaml"
         folders = Folders(self._keep, self.folder / "cluster")
-        text = CATALOG.format(port=port, user=ADMIN, password=folders.password(ADMIN), extension=NO_SUCH_EXTENSION)
+        text = CATALOG.format(
+            port=port, user=ADMIN, password=folders.password(ADMIN), extension=NO_SUCH_EXTENSION, places=self.places,
+            backups=self.backups, port_low=PORTS + self.number * PORTS_OF_LANE,
+            port_high=PORTS + (self.number + 1) * PORTS_OF_LANE - 1,
+        )  # fmt: skip
         catalog.write_text(text, encoding="utf-8")
         values = {"data": self.data, "catalog": catalog, "socket": self.broker.socket}
         self.broker.config.write_text(CONFIGURATION.format(**values), encoding="utf-8")
@@ -188,7 +211,19 @@ class Lane:
         """Server, files, processes."""
         allowed = frozenset({self.broker.pid})
         there = await self.backend.listing()
-        return there | files(self.data) | await asyncio.to_thread(processes, self.folder, allowed, self._postmaster())
+        there |= (files(self.data) - OF_EVERY_BROKER) | self._clusters() | files(self.backups)
+        return there | await asyncio.to_thread(processes, self.folder, allowed, self._postmaster())
+
+    async def names(self) -> frozenset[str]:
+        """Names of everything that the broker may have made."""
+        own = self.data / "providers" / "main" / "dedicated"
+        folders = {path.name for path in (*self.places.glob("pv_*"), *own.glob("pv_*[0-9a-f]"))}
+        return await self.backend.names() | {f"cluster {name}" for name in folders if not name.endswith(".lock")}
+
+    def _clusters(self) -> Listing:
+        """The servers' side of dedicated servers, without what changes while they run."""
+        paths = (*self.places.glob("pv_*"), *self.places.glob("pv_*/*"))
+        return frozenset(f"place {path.relative_to(self.places)}" for path in paths)
 
     def _postmaster(self) -> int:
         return int((self.folder / "cluster" / "data" / "postmaster.pid").read_text(encoding="utf-8").split("\n")[0])
@@ -201,13 +236,19 @@ class Lane:
     async def recorded(self, tenant: str) -> frozenset[str]:
         """Names in the server that the records of `tenant` account for."""
         client = await self.connected(tenant)
-        names = set()
+        names: set[str] = set()
+        dedicated: set[str] = set()
         async for instance in client.instances():
             if instance.state not in {"FAILED", "DELETED"} or instance.cleanup_required:
+                if instance.plan_name == DEDICATED_PLAN:
+                    names.add(f"cluster {outside_name(CLUSTER, instance.uid)}")
+                    continue
                 kind = SCHEMA if instance.plan_name == SCHEMA_PLAN else DATABASE
                 names.add(f"{'schema' if kind is SCHEMA else 'database'} {outside_name(kind, instance.uid)}")
                 names.add(f"role {outside_name(GROUP, instance.uid)}")
         async for binding in client.bindings():
+            if outside_name(CLUSTER, binding.instance_uid) in dedicated:
+                continue  # its role is in a server of its own
             if binding.state not in {"FAILED", "DELETED"} or binding.cleanup_required:
                 names.add(f"role {outside_name(LOGIN, binding.uid)}")
         return frozenset(names)
@@ -229,5 +270,9 @@ class Lane:
             raise failures[0]
 
     def _stop_server(self) -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.places) in word for word in process.info["cmdline"] or []):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()  # a dedicated server that a run has left behind
         if self._keep.exists():
             self._server.stop("immediate")

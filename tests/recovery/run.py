@@ -213,7 +213,7 @@ class Run:
     async def check_backend(self) -> None:
         """What there is in the server is what the records say."""
         recorded = await self.lane.recorded(self.tenant)
-        there = await self.lane.backend.names()
+        there = await self.lane.names()
         for name in sorted(recorded - there):
             self.report(Kind.LOST, f"recorded, not there: {name}")
         for name in sorted(there - recorded):

@@ -265,7 +265,12 @@ def test_settings_that_a_provider_refuses_are_named_at_the_plan() -> None:
 def test_the_built_in_catalog_is_good() -> None:
     file = parse_catalog(dev_catalog(), "built-in")
 
-    assert [plan.name for plan in file.services[0].plans] == ["shared-small", "shared-large"]
+    assert [plan.name for plan in file.services[0].plans] == [
+        "shared-small",
+        "shared-large",
+        "schema-small",
+        "dedicated-small",
+    ]
     assert all(plan.plan_updateable for plan in file.services[0].plans)
 
 

@@ -256,5 +256,5 @@ def test_the_example_catalog_is_good(tmp_path: Path) -> None:
 
     file = read_catalog(ROOT / "examples" / "catalog.yaml", installed_factories(), tmp_path, environ)
 
-    assert [plan.name for plan in file.services[0].plans] == ["shared-small"]
+    assert [plan.name for plan in file.services[0].plans] == ["shared-small", "schema", "dedicated"]
     assert read_catalog(None, installed_factories(), tmp_path, environ).services

@@ -247,6 +247,20 @@ async def revive(host: Host, store_id: str) -> None:
             _log.warning("dedicated server does not start", cluster=name, detail=error.detail)
 
 
+def end_all(host: Host, *, remove: bool) -> int:
+    """Blocking: stop every server of the host, whosever, and remove its files where asked; how many there were."""
+    names = [name for name, _ in host.kept()]
+    for name in names:
+        cluster = host.cluster(name)
+        with holding(cluster.lock, cluster.keep) as lock:
+            if lock is None:
+                raise Retryable("somebody is at work on a dedicated PostgreSQL server", name)
+            stop_server(cluster, LockedRunner(lock))
+            if remove:
+                cluster.remove_files()
+    return len(names)
+
+
 def _start_as_it_was(cluster: Cluster, run: LockedRunner) -> None:
     start_server(cluster, run, restart=False)
 

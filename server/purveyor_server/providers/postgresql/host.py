@@ -161,8 +161,8 @@ class Cluster:
 
     @property
     def there(self) -> bool:
-        """Whether any of its files are there."""
-        return self.keep.exists() or os.path.lexists(self.folders.place)
+        """Whether any of its files are there, if only the lock of a run that was killed at its very beginning."""
+        return self.keep.exists() or os.path.lexists(self.folders.place) or self.lock.exists()
 
     def user(self, state: ClusterState) -> OsUser:
         """As whom the server runs."""

@@ -50,7 +50,8 @@ def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
             _check_kind(work)
             return [PlannedStep(piece) for piece in _update(pieces, work)]
         case Verb.DEPROVISION:
-            return [PlannedStep(piece, Make.ABSENT) for piece in _deprovision(pieces, work)]
+            backup = _final_backup(pieces, work)
+            return [*backup, *(PlannedStep(piece, Make.ABSENT) for piece in _deprovision(pieces, work))]
         case Verb.BIND:
             return [PlannedStep(_login(pieces, work))]
         case Verb.UNBIND:
@@ -87,8 +88,7 @@ def _deprovision(pieces: Pieces, work: Work) -> list[Piece]:
     kinds = kinds_of(work)
     if kinds == ("dedicated",):
         own = _own(pieces, work)
-        backup = [own.final_backup] if work.was is not None and work.was.plan.get("final_backup") else []
-        return [*backup, own.server, own.cluster_files]
+        return [own.server, own.cluster_files]
     steps = []
     if "dedicated" in kinds and pieces.cluster is not None:
         own = pieces.cluster(work.instance_uid)
@@ -98,6 +98,12 @@ def _deprovision(pieces: Pieces, work: Work) -> list[Piece]:
     if "shared" in kinds:
         steps.append(pieces.database)
     return [*steps, pieces.group]
+
+
+def _final_backup(pieces: Pieces, work: Work) -> list[PlannedStep]:
+    """The one thing that a deprovision makes."""
+    asked = kinds_of(work) == ("dedicated",) and work.was is not None and work.was.plan.get("final_backup")
+    return [PlannedStep(_own(pieces, work).final_backup)] if asked else []
 
 
 def _own(pieces: Pieces, work: Work) -> Cluster:
