@@ -19,7 +19,10 @@ from tests.postgres_server import TestEnvironment, TestServer, make_root
 from tests.provider_contract.shop import Shop
 
 AS_ROOT = os.geteuid() == 0
-UIDS = {"uid_low": 71_000, "uid_high": 71_999} if AS_ROOT else {}
+# Workers of pytest-xdist run side by side, each with stores of its own that know nothing of the others' numbers.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+UIDS = {"uid_low": 71_000 + 1000 * WORKER, "uid_high": 71_999 + 1000 * WORKER} if AS_ROOT else {}
+PORTS = {"port_low": 15_000 + 200 * WORKER, "port_high": 15_199 + 200 * WORKER}
 DEDICATED_PLAN: dict[str, Json] = {
     "kind": "dedicated",
     "connection_limit": 5,
@@ -34,7 +37,7 @@ class Estate(Shop):
 
     def __init__(self, server: TestServer, root: Path, store: str, **dedicated: Any) -> None:
         self.root = root
-        self.options = {"folder": str(root / "places"), **UIDS, **dedicated}
+        self.options = {"folder": str(root / "places"), **UIDS, **PORTS, **dedicated}
         self.server = server
         super().__init__(server, self.open(store), store)
         self.settings = DEDICATED_PLAN
