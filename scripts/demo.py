@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
 SERVICE, PLAN, OTHER_PLAN = "postgresql", "shared-small", "shared-large"
+OTHER_KINDS = ("schema-small", "dedicated-small")
+# What instances of the plan `schema` share; the broker makes it once and keeps it.
+KEPT = {"database purveyor_schemas", "role purveyor_schemas_members"}
 EXTENSIONS = {"extensions": ["citext", "hstore"]}  # more steps: more time to be killed in
 DEMO_SECONDS = 110
 RESULT_SECONDS = 60
@@ -91,16 +94,18 @@ class Broker:
             return await process.wait()
 
     async def clean_up(self) -> None:
-        """Stop the PostgreSQL server, which outlives the broker by design, and remove its folder, wherever that is."""
+        """Remove the PostgreSQL servers, which outlive the broker by design, and their files, wherever they are."""
         await self.end()
         module = "purveyor_server.providers.postgresql"
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, "stop", str(self.postgres)), stdout=asyncio.subprocess.DEVNULL
+            *(sys.executable, "-m", module, "remove", str(self.postgres)), stdout=asyncio.subprocess.DEVNULL
         )
         await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        state = cluster.load_state(self.postgres)
-        if state is not None:
-            shutil.rmtree(state.place, ignore_errors=True)
+
+    def dedicated(self) -> list[str]:
+        """What there is of dedicated servers: a folder each, gone with the instance."""
+        folder = self.postgres / "dedicated"
+        return [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
 
     async def listing(self) -> set[str]:
         """Every database and role of the PostgreSQL server, as its administrator sees them."""
@@ -273,6 +278,23 @@ async def crash_and_recover(client: purveyor.Client, broker: Broker, session: as
     return [item.instance_id async for item in client.instances()]
 
 
+async def other_kinds(client: purveyor.Client, broker: Broker) -> list[str]:
+    """The same contract over other things: a schema in a shared database, and a server of one's own."""
+    ports = []
+    for plan in OTHER_KINDS:
+        name = plan.removesuffix("-small")
+        await (await client.provision(SERVICE, plan, instance_id=name)).result(timeout=RESULT_SECONDS)
+        bound = await (await client.bind(name, binding_id="app", wait=10)).result(timeout=RESULT_SECONDS)
+        async with connected(bound.credentials) as session:
+            await session.execute("CREATE TABLE things (id int); INSERT INTO things VALUES (1)", timeout=QUERY_SECONDS)
+            count = await session.fetchval("SELECT count(*) FROM things", timeout=QUERY_SECONDS)
+        ports.append(bound.credentials["port"])
+        claim(f"plan {plan}: provisioned, bound and used, database {bound.credentials['database']}", count == 1)
+    claim(f"the dedicated one is a server of its own, on port {ports[1]}", ports[0] != ports[1])
+    claim("its processes and files are there", broker.dedicated())
+    return [plan.removesuffix("-small") for plan in OTHER_KINDS]
+
+
 async def answers(broker: Broker) -> bool:
     """Whether anybody answers at the broker's socket."""
     async with purveyor.Client(broker.address, tenant="team-a", retry_for=0) as client:
@@ -321,11 +343,13 @@ async def give_back(client: purveyor.Client, broker: Broker, names: list[str], b
     for name in names:
         await (await client.deprovision(name, cascade=True)).result(timeout=RESULT_SECONDS)
         claim(f"instance {name} is gone", await refusal(client.instance(name)) == "INSTANCE_NOT_FOUND")
-    left = await broker.listing() - before
+    left = await broker.listing() - before - KEPT
     claim(
-        f"nothing is left in the server ({len(made)} before, {', '.join(sorted(left)) or 'none'} now)",
+        f"nothing is left in the server ({len(made - KEPT)} before, {', '.join(sorted(left)) or 'none'} now), but for the"
+        " empty database that schemas share",
         made and not left,
     )
+    claim("nothing is left of the dedicated server", not broker.dedicated())
 
 
 async def tell(broker: Broker) -> None:
@@ -352,7 +376,9 @@ async def tell(broker: Broker) -> None:
         names = await crash_and_recover(client, broker, session)
         chapter("5  The same again, and something else")
         await repeat_and_conflict(client)
-        chapter("6  Give it back")
+        chapter("6  Other kinds of plans")
+        names += await other_kinds(client, broker)
+        chapter("7  Give it back")
         await unbind(client, app, session)
         await give_back(client, broker, names, before)
     claim("the broker stops cleanly", await broker.end() == 0)
