@@ -16,3 +16,5 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+pytest_plugins = ["purveyor_server.providers.testing.plugin"]  # prints the table provider x topic
