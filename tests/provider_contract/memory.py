@@ -54,6 +54,10 @@ class World:
     def has(self, flaw: str) -> bool:
         return flaw in self.flaws
 
+    def forget(self, name: str) -> None:
+        """It is gone."""
+        self.things.pop(name, None)
+
     async def change(self, kind: str, name: str, work: Callable[[], None]) -> None:
         """A call that takes effect whether or not anybody waits for it."""
         self.busy.add(name)
@@ -68,8 +72,10 @@ class World:
             self.reached.set()
             await self.gate.wait()
         await asyncio.sleep(0)
-        work()
-        self.busy.discard(name)
+        try:
+            work()
+        finally:
+            self.busy.discard(name)
 
 
 class MemoryPiece:
@@ -92,7 +98,9 @@ class MemoryPiece:
         thing = world.things.get(name)
         if thing is None or world.has("two at once"):
             await asyncio.sleep(0)
-            await self._change(ctx, "make", name, lambda: self._make(ctx, name, size))
+            # Read before the call: the context serves nobody once the broker has died.
+            password = ctx.secret("password").reveal() if self.mints else ""
+            await self._change(ctx, "make", name, lambda: self._make(ctx, name, size, password))
         elif world.has("half make") or (world.has("half update") and thing["size"] == size):
             return self._done(ctx, name, size)
         if world.things[name]["size"] != size or world.has("not idempotent"):
@@ -104,14 +112,14 @@ class MemoryPiece:
     def _tick(self) -> int:
         return next(TICK) if self._world.has("not idempotent") else 0
 
-    def _make(self, ctx: Context, name: str, size: int) -> None:
+    def _make(self, ctx: Context, name: str, size: int, password: str) -> None:
         expires_at = ctx.work.binding.expires_at if ctx.work.binding else None
         thing = {"size": size, "ready": 0, "tick": 0, "marker": ctx.marker, "expires_at": expires_at}
         if self._world.has("two at once") and name in self._world.things:
             self._world.things[f"{name}_again"] = thing
         self._world.things[name] = thing
         if self.mints:
-            thing["password"] = ctx.secret("password").reveal()
+            thing["password"] = password
         if self._world.has("leak"):
             self._world.things[f"{name}_data"] = {}
 
@@ -132,9 +140,10 @@ class MemoryPiece:
             return Done()
         if world.has("needs outputs") and not (ctx.was or ctx.want):
             return Done()
+        if world.has("keeps access") and self.mints:
+            return Done()
         await self._change(ctx, "close", name, lambda: thing.update(ready=0))
-        if not (world.has("keeps access") and self.mints):
-            await self._change(ctx, "remove", name, lambda: world.things.pop(name, None) and None)
+        await self._change(ctx, "remove", name, lambda: world.forget(name))
         return Done()
 
     async def settle(self, ctx: Context) -> bool:
@@ -183,9 +192,13 @@ class MemoryProvider:
         name = outside_name("box", instance.uid)
         if self._world.has("observe changes"):
             self._world.things.setdefault(name, {"size": 1, "ready": 1})["seen"] = next(TICK)
-        there = name in self._world.things or self._world.has("blind")
-        drift = Drift.IN_SYNC if there else Drift.MISSING
-        return Observed(drift, there, datetime.now(UTC), () if there else (f"{name} is gone",))
+        thing = self._world.things.get(name)
+        now = datetime.now(UTC)
+        if thing is None and not self._world.has("blind"):
+            return Observed(Drift.MISSING, False, now, (f"{name} is gone",))
+        if thing is not None and thing["ready"] != thing["size"]:
+            return Observed(Drift.DRIFTED, False, now, (f"{name} is not finished",))
+        return Observed(Drift.IN_SYNC, True, now)
 
     async def list_owned(self, store_id: str) -> AsyncIterator[Owned]:
         for name, thing in list(self._world.things.items()):
@@ -218,6 +231,7 @@ class MemoryCase(Case):
     async def use(self, credentials: dict[str, Json]) -> None:
         thing = self.world.things[credentials["name"]]
         assert thing["password"] == credentials["password"]
+        assert thing["ready"] == thing["size"]
         expires_at = thing["expires_at"]
         assert expires_at is None or expires_at > datetime.now(UTC) or self.world.has("no expiry")
 

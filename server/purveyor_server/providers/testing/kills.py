@@ -1,19 +1,21 @@
 """Topics: the broker dies at every point of a verb; what it began is settled, then finished, undone, or taken over.
 
 Guarantee: each verb dies at every point (see `context`), and each way on from there is tried on an instance of its own (the
-ways take turns where the case says `every_way = False`); afterwards the listing is what it must be, and what was left behind could be found by `list_owned`.
+ways take turns where the case says `every_way = False`); afterwards the listing is what it must be, and what was left
+behind could be found by `list_owned`. A bind that was finished can be used, where the case knows how.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
 from purveyor_server.domain.states import Drift, Make, Verb
 from purveyor_server.providers.contract import Ability, Outputs, PlannedStep, Work
-from purveyor_server.providers.testing.case import Case, ContractBroken
+from purveyor_server.providers.testing.case import Case, ContractBroken, NotOffered
 from purveyor_server.providers.testing.context import Fuse
 from purveyor_server.providers.testing.kit import Kit, opened
 
@@ -69,7 +71,10 @@ async def check_kills_bind(case: Case) -> None:
         assert work.binding is not None
         await _killed(kit, work, at, way)
         if way is Way.FINISH:
-            await kit.unbind(kit.bindings[work.binding.uid])
+            binding = kit.bindings[work.binding.uid]
+            with suppress(NotOffered):
+                await kit.case.use(binding.values)
+            await kit.unbind(binding)
         kit.forget(work.binding.uid)
 
     async with opened(case) as kit:
