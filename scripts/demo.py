@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
 SERVICE, PLAN, OTHER_PLAN = "postgresql", "shared-small", "shared-large"
-OTHER_KINDS = ("schema-small", "dedicated-small")
-# What instances of the plan `schema` share; the broker makes it once and keeps it.
-KEPT = {"database purveyor_schemas", "role purveyor_schemas_members"}
+OTHER_KINDS = ["schema", "dedicated"]
+KEPT = {"database purveyor_schemas", "role purveyor_schemas_members"}  # what schemas share: made once
 EXTENSIONS = {"extensions": ["citext", "hstore"]}  # more steps: more time to be killed in
 DEMO_SECONDS = 110
 RESULT_SECONDS = 60
@@ -96,16 +95,13 @@ class Broker:
     async def clean_up(self) -> None:
         """Remove the PostgreSQL servers, which outlive the broker by design, and their files, wherever they are."""
         await self.end()
-        module = "purveyor_server.providers.postgresql"
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, "remove", str(self.postgres)), stdout=asyncio.subprocess.DEVNULL
-        )
+        command = (sys.executable, "-m", "purveyor_server.providers.postgresql", "remove", str(self.postgres))
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
         await asyncio.wait_for(process.wait(), STOP_SECONDS)
 
-    def dedicated(self) -> list[str]:
+    def dedicated(self) -> set[str]:
         """What there is of dedicated servers: a folder each, gone with the instance."""
-        folder = self.postgres / "dedicated"
-        return [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+        return {path.name for path in self.postgres.glob("dedicated/*/")}
 
     async def listing(self) -> set[str]:
         """Every database and role of the PostgreSQL server, as its administrator sees them."""
@@ -114,13 +110,9 @@ class Broker:
             raise ClaimError("the PostgreSQL server was never made")
         password = (self.postgres / "admin.password").read_text(encoding="utf-8").strip()
         connection = await asyncpg.connect(
-            host="127.0.0.1",
-            port=state.port,
-            user=cluster.ADMIN,
-            password=password,
-            database=cluster.ADMIN_DATABASE,
+            host="127.0.0.1", port=state.port, user=cluster.ADMIN, password=password, database=cluster.ADMIN_DATABASE,
             timeout=QUERY_SECONDS,
-        )
+        )  # fmt: skip
         try:
             rows = await connection.fetch(
                 "SELECT 'database ' || datname AS name FROM pg_database UNION ALL SELECT 'role ' || rolname FROM pg_roles"
@@ -278,21 +270,15 @@ async def crash_and_recover(client: purveyor.Client, broker: Broker, session: as
     return [item.instance_id async for item in client.instances()]
 
 
-async def other_kinds(client: purveyor.Client, broker: Broker) -> list[str]:
+async def other_kinds(client: purveyor.Client, broker: Broker) -> None:
     """The same contract over other things: a schema in a shared database, and a server of one's own."""
-    ports = []
-    for plan in OTHER_KINDS:
-        name = plan.removesuffix("-small")
-        await (await client.provision(SERVICE, plan, instance_id=name)).result(timeout=RESULT_SECONDS)
-        bound = await (await client.bind(name, binding_id="app", wait=10)).result(timeout=RESULT_SECONDS)
+    for kind in OTHER_KINDS:
+        await (await client.provision(SERVICE, f"{kind}-small", instance_id=kind)).result(timeout=RESULT_SECONDS)
+        bound = await (await client.bind(kind, binding_id="app", wait=10)).result(timeout=RESULT_SECONDS)
         async with connected(bound.credentials) as session:
-            await session.execute("CREATE TABLE things (id int); INSERT INTO things VALUES (1)", timeout=QUERY_SECONDS)
-            count = await session.fetchval("SELECT count(*) FROM things", timeout=QUERY_SECONDS)
-        ports.append(bound.credentials["port"])
-        claim(f"plan {plan}: provisioned, bound and used, database {bound.credentials['database']}", count == 1)
-    claim(f"the dedicated one is a server of its own, on port {ports[1]}", ports[0] != ports[1])
-    claim("its processes and files are there", broker.dedicated())
-    return [plan.removesuffix("-small") for plan in OTHER_KINDS]
+            await session.execute("CREATE TABLE things (id int)", timeout=QUERY_SECONDS)
+        claim(f"{kind}: provisioned, bound and used, on port {bound.credentials['port']}", bound.state == "ACTIVE")
+    claim("the dedicated one is a server of its own, with files of its own", broker.dedicated())
 
 
 async def answers(broker: Broker) -> bool:
@@ -344,12 +330,10 @@ async def give_back(client: purveyor.Client, broker: Broker, names: list[str], b
         await (await client.deprovision(name, cascade=True)).result(timeout=RESULT_SECONDS)
         claim(f"instance {name} is gone", await refusal(client.instance(name)) == "INSTANCE_NOT_FOUND")
     left = await broker.listing() - before - KEPT
-    claim(
-        f"nothing is left in the server ({len(made - KEPT)} before, {', '.join(sorted(left)) or 'none'} now), but for the"
-        " empty database that schemas share",
-        made and not left,
+    told = (
+        f"{len(made - KEPT)} before, {', '.join(sorted(left)) or 'none'} now, but for the database that schemas share"
     )
-    claim("nothing is left of the dedicated server", not broker.dedicated())
+    claim(f"nothing is left in the server ({told}), nor of the dedicated one", made and not left | broker.dedicated())
 
 
 async def tell(broker: Broker) -> None:
@@ -362,10 +346,7 @@ async def tell(broker: Broker) -> None:
         )
         await show_catalog(client)
         before = await first_listing(broker)
-        claim(
-            f"its own PostgreSQL server answers, with {len(before)} databases and roles before anything is ordered",
-            before,
-        )
+        claim(f"its own PostgreSQL server answers, with {len(before)} databases and roles so far", before)
         chapter("2  Provision and bind")
         app = await provision_and_bind(client)
         chapter("3  Use it")
@@ -377,10 +358,10 @@ async def tell(broker: Broker) -> None:
         chapter("5  The same again, and something else")
         await repeat_and_conflict(client)
         chapter("6  Other kinds of plans")
-        names += await other_kinds(client, broker)
+        await other_kinds(client, broker)
         chapter("7  Give it back")
         await unbind(client, app, session)
-        await give_back(client, broker, names, before)
+        await give_back(client, broker, [*names, *OTHER_KINDS], before)
     claim("the broker stops cleanly", await broker.end() == 0)
 
 
