@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 import purveyor
 from purveyor.admin import AdminClient
@@ -147,6 +148,16 @@ async def test_a_purge_names_what_is_left_and_touches_no_backend(
     (record,) = [record async for record in admin.audit()]
     assert record.details == {"left_behind": list(purged.left_behind)}
     await provisioned(client)  # the id is free again
+
+
+async def test_only_what_was_done_is_logged_once(admin: AdminClient, client: purveyor.Client) -> None:
+    await provisioned(client)
+    with capture_logs() as lines:
+        with pytest.raises(FailedPreconditionError):
+            await admin.purge(TENANT, "orders", "refused")
+        await admin.purge(TENANT, "orders", "tried", even_if_in_use=True, validate_only=True)
+        await admin.purge(TENANT, "orders", "done", even_if_in_use=True)
+    assert [line["reason"] for line in lines if line.get("method") == "PurgeInstance"] == ["done"]
 
 
 async def test_one_binding_can_be_purged_alone(admin: AdminClient, client: purveyor.Client) -> None:

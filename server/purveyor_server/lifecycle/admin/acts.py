@@ -1,4 +1,4 @@
-"""What every act of an operator has in common: who, why, and the record that it leaves."""
+"""What every act of an operator has in common: who, why, the record that it leaves, and its log line."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ def enter(parts: AdminParts, caller: Caller, action: Action, act: Act | None = N
 def record(
     parts: AdminParts, caller: Caller, action: Action, act: Act, resource: str, tenant: str = "", **details: Json
 ) -> AuditRecord:
-    """The record of an act; also one log line."""
-    reason = check_reason(act.reason)
-    parts.door.note(caller, action, tenant, resource=resource, reason=reason)
+    """The record of an act. Pure: a decision inside the store may make it several times."""
     return AuditRecord(
         at=parts.clock.now(),
         principal=caller.subject,
         action=str(action),
         resource=resource,
-        reason=reason,
+        reason=check_reason(act.reason),
         tenant=tenant,
         request_id=act.request_id,
         details=details,
     )
+
+
+def tell(parts: AdminParts, caller: Caller, action: Action, act: Act, resource: str, tenant: str = "") -> None:
+    """One log line, once the act is committed."""
+    parts.door.note(caller, action, tenant, resource=resource, reason=act.reason.strip())

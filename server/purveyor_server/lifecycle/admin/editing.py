@@ -17,7 +17,7 @@ from purveyor_server.domain.model import Operation, Step
 from purveyor_server.domain.names import check_id
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import Make, OperationState, StepState, Waiting
-from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Mark
 from purveyor_server.lifecycle.contract import Caller, OperationDetails
 from purveyor_server.lifecycle.door import Action
@@ -64,6 +64,7 @@ async def edit_step(
             operation = await parts.store.amend(Amend(SYSTEM, operation_id, decide))
         except _MovedError:
             continue
+        tell(parts, caller, Action.EDIT_STEP, act, f"operation/{operation_id}/step/{step}", operation.tenant)
         break
     else:
         raise _busy(operation_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.freezes import RECOVERY, Freeze, check_name
-from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
@@ -19,7 +19,9 @@ async def freeze(parts: AdminParts, caller: Caller, name: str, act: Act) -> Free
     wanted = Freeze(_settable(name), reason, caller.subject, parts.clock.now())
     if act.validate_only:
         return wanted
-    return await parts.store.freeze(wanted, record(parts, caller, Action.FREEZE, act, f"freeze/{name}"))
+    kept = await parts.store.freeze(wanted, record(parts, caller, Action.FREEZE, act, f"freeze/{name}"))
+    tell(parts, caller, Action.FREEZE, act, f"freeze/{name}")
+    return kept
 
 
 async def thaw(parts: AdminParts, caller: Caller, name: str, act: Act) -> tuple[Freeze | None, int]:
@@ -29,6 +31,7 @@ async def thaw(parts: AdminParts, caller: Caller, name: str, act: Act) -> tuple[
     if act.validate_only:
         return next((kept for kept in await parts.store.freezes() if kept.name == name), None), 0
     found = await parts.store.thaw(name, record(parts, caller, Action.THAW, act, f"freeze/{name}"))
+    tell(parts, caller, Action.THAW, act, f"freeze/{name}")
     return found, await parts.store.unfreeze() if found is not None else 0
 
 

@@ -23,7 +23,7 @@ from purveyor_server.domain.names import check_id, check_tenant
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
 from purveyor_server.engine.transitions import ended
-from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Purged
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
@@ -81,6 +81,8 @@ async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged
             for operation_id in unread.operations:
                 journals[operation_id] = await parts.store.steps(SYSTEM, operation_id)
         else:
+            if not act.validate_only:
+                tell(parts, caller, action, act, aim.resource, aim.tenant)
             return found[0]
     raise _busy(aim, None)
 

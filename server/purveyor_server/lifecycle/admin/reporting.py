@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import ProviderRef
-from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, ProviderReport, Report
 from purveyor_server.lifecycle.contract import Caller, PageOf
 from purveyor_server.lifecycle.door import Action
@@ -73,4 +73,5 @@ async def set_log_level(parts: AdminParts, caller: Caller, level: str, act: Act)
     if act.validate_only:
         return before
     await parts.store.note(record(parts, caller, Action.SET_LOG_LEVEL, act, "log", level=level, before=before))
+    tell(parts, caller, Action.SET_LOG_LEVEL, act, "log")
     return parts.levels.change(level)

@@ -16,7 +16,7 @@ from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, R
 from purveyor_server.domain.model import Instance, ProviderRef
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Drift, InstanceState
-from purveyor_server.lifecycle.admin.acts import enter, record
+from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, BackupFile, Difference, DifferenceKind
 from purveyor_server.lifecycle.admin.reporting import providers
 from purveyor_server.lifecycle.contract import Caller
@@ -49,6 +49,7 @@ async def finish_recovery(parts: AdminParts, caller: Caller, act: Act) -> tuple[
         return found, 0
     noted = record(parts, caller, Action.FINISH_RECOVERY, act, "recovery", revision=found.revision)
     await parts.store.finish_recovery(noted)
+    tell(parts, caller, Action.FINISH_RECOVERY, act, "recovery")
     return found, await parts.store.unfreeze()
 
 
