@@ -15,7 +15,7 @@ from purveyor.blocking import ASYNC_ONLY, BY_HAND, sync_text
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "clients/python/purveyor"
 TARGET = PACKAGE / "sync.pyi"
-SOURCES = {"operations.py": "OperationHandle", "client.py": "Client"}  # as in sync.py
+SOURCES = {"operations.py": "OperationHandle", "client.py": "Client", "admin.py": "AdminClient"}  # as in sync.py
 FORMAT_SECONDS = 30
 HEAD = '"""The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""\n\n'
 PARENTS = {"OperationHandle": "Generic[Result_co]"}

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SECONDS = 30
-PAIRS = [(purveyor.Client, sync.SyncClient), (purveyor.OperationHandle, sync.SyncOperationHandle)]
+PAIRS = [
+    (purveyor.Client, sync.SyncClient),
+    (purveyor.AdminClient, sync.SyncAdminClient),
+    (purveyor.OperationHandle, sync.SyncOperationHandle),
+]
 
 
 def surface(kind: type) -> set[str]:
@@ -53,6 +57,13 @@ def test_the_surfaces_are_the_same(source: type, made: type) -> None:
             assert ours.__doc__, name
             assert "Async" not in str(inspect.signature(ours)), name
     assert parameters(made) == parameters(source) or source is purveyor.OperationHandle
+
+
+def test_every_public_name_is_there() -> None:
+    """AdminClient was documented as a name of the package and was none."""
+    for name in purveyor.__all__:
+        assert getattr(purveyor, name).__name__.endswith(name), name
+    assert {made.__name__ for pair in PAIRS for made in pair} <= set(purveyor.__all__)
 
 
 def test_a_member_without_a_rule_is_an_error() -> None:
@@ -113,6 +124,26 @@ def test_a_whole_life(address: str) -> None:
         assert client.deprovision("orders", wait=10).done
         assert client.deprovision("orders", allow_missing=True).result() is None
         assert [found.verb for found in client.operations()] == ["PROVISION", "UPDATE", "BIND", "UNBIND", "DEPROVISION"]
+    assert threads() == 0
+
+
+def test_operators_have_it_too(address: str, tmp_path: Path) -> None:
+    with purveyor.SyncAdminClient(address) as admin, purveyor.SyncClient(address, tenant="ops") as client:
+        assert admin.status().version == "test"
+        operation = client.provision("postgresql", "shared-small", instance_id="orders", wait=10)
+        assert admin.explain(operation.id).operation.state == purveyor.OperationState.SUCCEEDED
+        assert admin.freeze("deletes", "a look first").name == "deletes"
+        thawed, _ = admin.thaw("deletes", "looked")
+        assert thawed
+        assert thawed.reason == "a look first"
+        with pytest.raises(purveyor.FailedPreconditionError):
+            list(admin.review_recovery())
+        made = admin.backup(tmp_path / "copy.db")
+        assert (tmp_path / "copy.db").stat().st_size == made.bytes
+        with admin.audit(page_size=1) as records:  # newest first, from a page each
+            assert [record.reason for record, _ in zip(records, range(2), strict=False)] == ["looked", "a look first"]
+        with pytest.raises(RuntimeError, match="open already"):
+            admin.__enter__()
     assert threads() == 0
 
 

@@ -283,3 +283,12 @@ async def test_without_a_restore_there_is_no_recovery(admin: AdminClient) -> Non
         [_ async for _ in admin.review_recovery()]
     with pytest.raises(FailedPreconditionError):
         await admin.finish_recovery("nothing to finish")
+
+
+async def test_opening_twice_is_refused_and_loses_nothing(admin: AdminClient) -> None:
+    with pytest.raises(RuntimeError, match="open already"):
+        await admin.__aenter__()
+    assert (await admin.status()).version == "test"
+    await admin.close()
+    with pytest.raises(RuntimeError, match="not open"):
+        await admin.status()

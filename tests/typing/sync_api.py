@@ -12,9 +12,11 @@ from purveyor import (
     Credentials,
     Instance,
     OperationStatus,
+    SyncAdminClient,
     SyncClient,
     SyncOperationHandle,
 )
+from purveyor.admin_values import AuditRecord, BrokerStatus, Freeze
 from purveyor.blocking import BlockingIterator
 
 
@@ -46,3 +48,11 @@ def order() -> str:
         assert_type(provision.cancel(), OperationStatus)
         client.provision("postgresql", "x", wait="5")  # type: ignore[arg-type] # a wrong type is found
         return bound.credentials.text("uri")
+
+
+def look() -> BrokerStatus:
+    """The operators' one."""
+    with SyncAdminClient() as admin:
+        assert_type(admin.audit(), BlockingIterator[AuditRecord])
+        assert_type(admin.thaw("all", "over"), tuple[Freeze | None, int])
+        return admin.status()

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from purveyor.admin import AdminClient
     from purveyor.client import Client
     from purveyor.credentials import Credentials
     from purveyor.errors import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         Violation,
     )
     from purveyor.operations import OperationHandle
-    from purveyor.sync import SyncClient, SyncOperationHandle
+    from purveyor.sync import SyncAdminClient, SyncClient, SyncOperationHandle
     from purveyor.values import (
         ActiveBinding,
         Binding,
@@ -52,9 +53,11 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "AdminClient": "admin",
     "Client": "client",
     "Credentials": "credentials",
     "OperationHandle": "operations",
+    "SyncAdminClient": "sync",
     "SyncClient": "sync",
     "SyncOperationHandle": "sync",
     **dict.fromkeys(
@@ -118,6 +121,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "AbortedError",
     "ActiveBinding",
+    "AdminClient",
     "AlreadyExistsError",
     "Binding",
     "BindingState",
@@ -146,6 +150,7 @@ __all__ = [
     "Service",
     "Settings",
     "Step",
+    "SyncAdminClient",
     "SyncClient",
     "SyncOperationHandle",
     "TransportReason",

@@ -54,6 +54,8 @@ class AdminClient:
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`.
     """
 
+    address: str
+
     def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None:
         self.address = addresses.resolve_admin(address)
         self._limits = Limits(
@@ -62,6 +64,8 @@ class AdminClient:
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
+        if self._connection is not None:
+            raise RuntimeError("the client is open already")
         self._connection = Connection(self.address, self._limits)
         self._stub = AdminServiceStub(self._connection.channel)
         return self
@@ -69,6 +73,10 @@ class AdminClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

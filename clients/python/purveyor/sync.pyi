@@ -1,9 +1,20 @@
 """The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from purveyor.admin_values import (
+    AuditRecord,
+    BackupInfo,
+    BrokerStatus,
+    Difference,
+    Explanation,
+    Freeze,
+    Purged,
+    Recovery,
+)
 from purveyor.blocking import BlockingIterator
 from purveyor.credentials import Credentials
 from purveyor.values import ActiveBinding, Binding, Catalog, Instance, JsonInput, OperationStatus, Seconds
@@ -175,3 +186,50 @@ class SyncClient:
         validate_only: bool = False,
     ) -> OperationStatus:
         """Ask an operation to stop and undo what it did. Raises FailedPreconditionError from its pivot on."""
+
+class SyncAdminClient:
+    """`with SyncAdminClient("unix:/path/admin.sock") as admin:`
+
+    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`."""
+    @property
+    def address(self) -> str: ...
+    def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""
+    def status(self) -> BrokerStatus:
+        """How the broker does."""
+    def explain(self, operation_id: str) -> Explanation:
+        """Why an operation does not move. Raises NotFoundError."""
+    def freeze(self, name: str, reason: str, *, validate_only: bool = False) -> Freeze:
+        """Stop `deletes`, `reaping`, `all` or `provider:NAME`; the freeze that holds now."""
+    def thaw(self, name: str, reason: str, *, validate_only: bool = False) -> tuple[Freeze | None, int]:
+        """Let go again: the freeze that was there, and how many operations go on."""
+    def purge(
+        self,
+        tenant: str,
+        instance_id: str,
+        reason: str,
+        *,
+        binding_id: str = "",
+        even_if_in_use: bool = False,
+        validate_only: bool = False,
+    ) -> Purged:
+        """Forget an instance, or one binding of it, without touching any backend. Raises FailedPreconditionError (IN_USE)."""
+    def edit_step(
+        self, operation_id: str, step: str, mark: str, reason: str, *, validate_only: bool = False
+    ) -> OperationStatus:
+        """Declare a step `done` or `absent`. Raises FailedPreconditionError, AbortedError while somebody works on it."""
+    def audit(self, *, page_size: int = 0) -> BlockingIterator[AuditRecord]:
+        """What operators did, newest first, fetched page by page."""
+    def set_log_level(self, level: str, reason: str, *, validate_only: bool = False) -> str:
+        """Log more or less until the process ends; the level before."""
+    def backup(self, file: str | Path) -> BackupInfo:
+        """Write a copy of the store to `file` (0600), which must not exist. Raises FileExistsError, OSError."""
+    def review_recovery(self) -> BlockingIterator[Difference]:
+        """What differs after a restore, one by one. Raises FailedPreconditionError when there is no recovery."""
+    def finish_recovery(self, reason: str, *, validate_only: bool = False) -> tuple[Recovery, int]:
+        """End the recovery: what it was, and how many operations go on."""
