@@ -15,7 +15,7 @@ from purveyor_server.domain.model import Json
 from purveyor_server.providers.contract import Permanent, RightsMissing, Unreachable
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.cluster import choose_port
-from purveyor_server.providers.postgresql.config import Strict, read_config
+from purveyor_server.providers.postgresql.config import ProviderConfig
 from purveyor_server.providers.postgresql.provider import _tls
 from purveyor_server.providers.postgresql.settings import (
     BindingParameters,
@@ -25,6 +25,7 @@ from purveyor_server.providers.postgresql.settings import (
     read_settings,
     settings_schema,
 )
+from purveyor_server.providers.strict import Strict, read_configuration
 from tests.postgres_server import TestEnvironment, TestServer
 from tests.provider_contract.authorities import authority, issue
 
@@ -49,7 +50,7 @@ SERVER: dict[str, Json] = {"host": "db", "password": {"env": "PASSWORD"}}
 )
 def test_a_bad_key_is_named(config: dict[str, Any], key: str) -> None:
     with pytest.raises(PurveyorError) as refused:
-        read_config(config)
+        read_configuration(ProviderConfig, config)
 
     assert refused.value.reason is Reason.INVALID_REQUEST
     assert any(violation.field.startswith(key) for violation in refused.value.violations)
@@ -57,14 +58,14 @@ def test_a_bad_key_is_named(config: dict[str, Any], key: str) -> None:
 
 def test_a_password_in_the_wrong_place_is_not_repeated() -> None:
     with pytest.raises(PurveyorError) as refused:
-        read_config({"server": {**SERVER, "password": "hunter2-in-clear"}})
+        read_configuration(ProviderConfig, {"server": {**SERVER, "password": "hunter2-in-clear"}})
 
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("config", [{}, {"embedded": True}, {"embedded": {"os_user": "nobody"}}, {"server": SERVER}])
 def test_a_sound_configuration_is_read(config: dict[str, Any]) -> None:
-    assert read_config(config).limits.connections == 8
+    assert read_configuration(ProviderConfig, config).limits.connections == 8
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_bad_root_certificate_is_named(tmp_path: Path, content: str | None) ->
     ("sslmode", "checks_name"), [("disable", None), ("require", None), ("verify-ca", False), ("verify-full", True)]
 )
 def test_what_a_sslmode_checks(sslmode: str, checks_name: bool | None) -> None:  # noqa: FBT001 - a table
-    config = read_config({"server": {**SERVER, "sslmode": sslmode}})
+    config = read_configuration(ProviderConfig, {"server": {**SERVER, "sslmode": sslmode}})
     assert config.server is not None
 
     tls = _tls(config.server)
@@ -160,7 +161,7 @@ def test_certificates_that_do_not_fit_are_named_at_the_start(tmp_path: Path, key
 )
 def test_bad_options_of_dedicated_servers_are_named(dedicated: dict[str, Any], why: str) -> None:
     with pytest.raises(PurveyorError) as refused:
-        read_config({"embedded": True, "dedicated": dedicated})
+        read_configuration(ProviderConfig, {"embedded": True, "dedicated": dedicated})
 
     assert refused.value.violations[0].field.startswith("dedicated")
     assert why in refused.value.violations[0].description

@@ -6,21 +6,14 @@ Limit: whether a server can be reached is only known when it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from purveyor_server.domain.errors import PurveyorError, Reason, Violation
 from purveyor_server.domain.model import Json
+from purveyor_server.providers.strict import Strict
 
 SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused; values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PasswordReference(Strict):
@@ -141,19 +134,3 @@ class ProviderConfig(Strict):
     def embedded_options(self) -> EmbeddedConfig:
         """The options of the embedded server, defaults where none were given."""
         return self.embedded if isinstance(self.embedded, EmbeddedConfig) else EmbeddedConfig()
-
-
-def read_config(values: Mapping[str, Json]) -> ProviderConfig:
-    """The configuration of a provider. Raises PurveyorError(INVALID_REQUEST) that names each bad key."""
-    try:
-        return ProviderConfig.model_validate(dict(values))
-    except ValidationError as error:
-        violations = tuple(name_violations(error))
-        summary = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
-        raise PurveyorError(Reason.INVALID_REQUEST, summary, violations=violations) from None
-
-
-def name_violations(error: ValidationError) -> Iterable[Violation]:
-    """Keys and rules; never the value, which may be a password in the wrong place."""
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        yield Violation(".".join(str(part) for part in problem["loc"]) or "config", problem["msg"])

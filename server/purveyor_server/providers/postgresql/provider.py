@@ -32,7 +32,7 @@ from purveyor_server.providers.contract import (
 from purveyor_server.providers.postgresql.backup import FinalBackupPiece
 from purveyor_server.providers.postgresql.certificates import check_server
 from purveyor_server.providers.postgresql.common import CommonDatabasePiece
-from purveyor_server.providers.postgresql.config import LimitsConfig, ServerConfig, SslMode, read_config
+from purveyor_server.providers.postgresql.config import LimitsConfig, ProviderConfig, ServerConfig, SslMode
 from purveyor_server.providers.postgresql.contents import ExtensionsPiece, SchemaPiece
 from purveyor_server.providers.postgresql.database import DatabasePiece, GroupPiece
 from purveyor_server.providers.postgresql.dedicated import FilesPiece, ServerPiece, SettingsPiece, revive
@@ -48,6 +48,7 @@ from purveyor_server.providers.postgresql.rights import check_rights
 from purveyor_server.providers.postgresql.schemas import SCHEMAS
 from purveyor_server.providers.postgresql.sessions import Address, Sessions, Tls
 from purveyor_server.providers.postgresql.watching import observe_dedicated
+from purveyor_server.providers.strict import read_configuration
 
 EMBEDDED_SSLMODE: SslMode = "disable"  # loopback only; the wheel's server has no certificate
 
@@ -60,7 +61,7 @@ class PostgresProvider:
     schemas = SCHEMAS
 
     def __init__(self, config: Mapping[str, Json], environment: ProviderEnvironment) -> None:
-        self._config = read_config(config)
+        self._config = read_configuration(ProviderConfig, config)
         self._environment = environment
         server = self._config.server
         self._configured = None if server is None else _address(server, environment)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from purveyor_server.domain.model import Json
 from purveyor_server.providers.contract import Permanent, Work, WorkSettings
-from purveyor_server.providers.postgresql.config import Strict, name_violations
+from purveyor_server.providers.strict import Strict, read_values
 
 ConnectionLimit = Annotated[int, Field(ge=1, le=10_000)]
 ExtensionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -134,12 +134,12 @@ def read_settings(values: Mapping[str, Json]) -> AnySettings:
     model = KINDS.get(str(values.get("kind")))
     if model is None:
         raise Permanent(f"the plan's settings cannot be used: kind: one of {', '.join(KINDS)} is needed")
-    return _read(model, values, "the plan's settings cannot be used")
+    return read_values(model, values, "the plan's settings")
 
 
 def read_as(model: type[_Model], values: Mapping[str, Json]) -> _Model:
     """Parameters, or settings whose kind is known. Raises Permanent that names each bad key."""
-    return _read(model, values, "the parameters cannot be used")
+    return read_values(model, values, "the parameters")
 
 
 def settings_of(side: WorkSettings | None, model: type[_Model]) -> _Model:
@@ -157,11 +157,3 @@ def kinds_of(work: Work) -> tuple[str, ...]:
     sides = [side for side in (work.want, work.was) if side is not None]
     kind = str(sides[0].plan.get("kind")) if sides else ""
     return (kind,) if kind in KINDS else tuple(KINDS)
-
-
-def _read(model: type[_Model], values: Mapping[str, Json], what: str) -> _Model:
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        found = "; ".join(f"{violation.field}: {violation.description}" for violation in name_violations(error))
-        raise Permanent(f"{what}: {found}") from None
