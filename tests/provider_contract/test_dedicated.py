@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from purveyor_server.domain.states import Drift, Make, Verb
+from purveyor_server.kit.flock import is_free
 from purveyor_server.providers.contract import (
     Known,
     NotYet,
@@ -31,7 +32,7 @@ from purveyor_server.providers.contract import (
 )
 from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.binaries import OsUser, find_installation
-from purveyor_server.providers.postgresql.locks import FULL, LockedRunner, holding, is_free
+from purveyor_server.providers.postgresql.locks import FULL, LockedRunner, holding
 from tests.postgres_server import TestServer
 from tests.provider_contract.estate import DEDICATED_PLAN, UIDS, Estate, estate
 from tests.provider_contract.shop import PATIENCE, until

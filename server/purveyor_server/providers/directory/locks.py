@@ -3,24 +3,22 @@
 Guarantee: a run takes the piece's lock before it changes anything, and the lock is let go only when the last change of the
 run has come back from the disk, also when nobody waits for it any more; the kernel lets it go when the process is gone. So
 a lock that is free means that no earlier run can still take effect. A lock file lives no longer than what it guards.
-Limit: flock(2) on a local file system; over NFS it is only as good as the server's.
-Source: flock(2); the look at the inode after locking, because a file may be removed while one waits for it, is the usual remedy.
+Limit: that of `kit.flock`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from purveyor_server.kit import flock
 from purveyor_server.providers.contract import Context
 
 _Answer = TypeVar("_Answer")
-TRIES = 100  # at a lock file that is removed again and again under our hands
 
 
 class Claim:
@@ -55,7 +53,7 @@ class Claim:
 @contextmanager
 def claim(root: int, name: str, threads: ThreadPoolExecutor) -> Iterator[Claim | None]:
     """The lock `name` in the folder `root`; None while another run holds it. Raises OSError."""
-    fd = _lock(root, name, os.O_CREAT)
+    fd = flock.take(name, folder=root)
     if fd is None:
         yield None
         return
@@ -64,39 +62,3 @@ def claim(root: int, name: str, threads: ThreadPoolExecutor) -> Iterator[Claim |
         yield held
     finally:
         held.release()
-
-
-def is_free(root: int, name: str) -> bool:
-    """Whether no run holds the lock `name`. Makes no file. Raises OSError."""
-    try:
-        fd = _lock(root, name, 0)
-    except FileNotFoundError:
-        return True
-    if fd is None:
-        return False
-    os.close(fd)
-    return True
-
-
-def _lock(root: int, name: str, flags: int) -> int | None:
-    for _ in range(TRIES):
-        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600, dir_fd=root)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(fd, root, name):
-                return fd
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        except OSError:
-            os.close(fd)
-            raise
-        os.close(fd)
-    return None
-
-
-def _is_still(fd: int, root: int, name: str) -> bool:
-    """Whether `fd` is the file of that name: another holder may have removed it while we opened it."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=root, follow_symlinks=False))
-    return False

@@ -15,10 +15,11 @@ from typing import TypeVar
 import msgspec
 
 from purveyor_server.domain.states import Verb
+from purveyor_server.kit.flock import is_free
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent
 from purveyor_server.providers.directory.disk import MARKER, QUOTA, TOKENS, Disk, hidden
 from purveyor_server.providers.directory.failures import explained
-from purveyor_server.providers.directory.locks import Claim, claim, is_free
+from purveyor_server.providers.directory.locks import Claim, claim
 from purveyor_server.providers.directory.settings import BindingParameters, Quota, quota_of
 from purveyor_server.providers.directory.tokens import encode_token
 from purveyor_server.providers.strict import read_values
@@ -54,7 +55,7 @@ class DiskPiece(ABC):
     async def settle(self, ctx: Context) -> bool:
         """True once no earlier run holds the lock."""
         with explained("settle"), self._disk.opened() as root:
-            return is_free(root, self._lock(ctx))
+            return is_free(self._lock(ctx), folder=root)
 
     async def _carry_out(self, ctx: Context, held: Claim, call: str, work: Callable[[], _Answer]) -> _Answer:
         return await held.change(ctx, call, lambda: self._disk.carry_out(call, work))

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from purveyor_server.domain.names import outside_name
+from purveyor_server.kit.flock import is_free
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, Retryable
 from purveyor_server.providers.postgresql.cluster import SUPERUSER, write_private
 from purveyor_server.providers.postgresql.dedicated import BUSY, ClusterPiece, wake
 from purveyor_server.providers.postgresql.host import Cluster
-from purveyor_server.providers.postgresql.locks import FULL, NO_SPACE, SAID_CHARACTERS, explain, holding, is_free
+from purveyor_server.providers.postgresql.locks import FULL, NO_SPACE, SAID_CHARACTERS, explain, holding
 from purveyor_server.providers.postgresql.pieces import DATABASE
 from purveyor_server.providers.postgresql.settings import DedicatedSettings, settings_of
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
+from purveyor_server.kit.flock import is_free
 from purveyor_server.providers.contract import (
     Context,
     Done,
@@ -33,7 +34,7 @@ from purveyor_server.providers.postgresql import process, tuning
 from purveyor_server.providers.postgresql.binaries import OsUser, may_enter, speaks_tls
 from purveyor_server.providers.postgresql.cluster import SHARED_PLACES, Folders, write_private
 from purveyor_server.providers.postgresql.host import CLUSTER, Cluster, ClusterState, Host, is_account
-from purveyor_server.providers.postgresql.locks import LockedRunner, explain, holding, is_free
+from purveyor_server.providers.postgresql.locks import LockedRunner, explain, holding
 from purveyor_server.providers.postgresql.pieces import BUSY_SECONDS, read_wanted
 from purveyor_server.providers.postgresql.ports import describe_listener
 from purveyor_server.providers.postgresql.settings import DedicatedSettings, settings_of

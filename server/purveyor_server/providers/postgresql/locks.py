@@ -2,21 +2,21 @@
 
 Guarantee: while a program that was started under the lock runs, the lock is held, also when the broker that started it is
 dead; the program's own children (a server) do not hold it. The lock's file goes when what it guards is gone.
-Limit: `flock`, so the files must not lie on a network file system that does not know it.
+Limit: that of `kit.flock`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from purveyor_server.kit import flock
 from purveyor_server.providers.contract import Retryable, Unreachable
 from purveyor_server.providers.postgresql.binaries import OsUser
 from purveyor_server.providers.postgresql.cluster import INIT_SECONDS
@@ -31,7 +31,8 @@ FULL = "the disk of the PostgreSQL servers is full"
 @contextmanager
 def holding(path: Path, guarded: Path) -> Iterator[int | None]:
     """The lock's descriptor, None while somebody else holds it. At the end the file goes unless `guarded` is there."""
-    descriptor = _open(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = flock.take(path)
     if descriptor is None:
         yield None
         return
@@ -41,39 +42,6 @@ def holding(path: Path, guarded: Path) -> Iterator[int | None]:
         if not guarded.exists():
             path.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-def is_free(path: Path) -> bool:
-    """Whether nobody works under the lock; who begins anything makes the file first."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        return _try(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path) -> int | None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if not _try(descriptor):
-            os.close(descriptor)
-            return None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)  # it was removed between opening and locking
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class LockedRunner:
