@@ -35,8 +35,6 @@ from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
-from purveyor_server.monitor.http import MonitorServer
-from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag
 from purveyor_server.providers.contract import ProviderFactory
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry, installed_factories
@@ -194,6 +192,10 @@ class Broker:
             await self._serve_metrics(settings.admin.http.text, parts, hub, engine)
 
     async def _serve_metrics(self, listen: str, parts: AdminParts, hub: OperationHub, engine: Engine) -> None:
+        # Only here: a broker without metrics need not load an HTTP server and Prometheus at its start.
+        from purveyor_server.monitor.http import MonitorServer  # noqa: PLC0415 - see above
+        from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag  # noqa: PLC0415 - see above
+
         metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider))
         self._stack.callback(parts.store.subscribe(metrics.on_commit))
         hub.observe_lag = metrics.watch_lag.observe

@@ -80,6 +80,9 @@ class Waiting(StrEnum):
     FROZEN = "FROZEN"
 
 
+SLOT_WAITS = frozenset({Waiting.NONE, Waiting.SLOT})  # running or due; whatever waits for anything else is parked
+
+
 class StepState(StrEnum):
     """The journal's word about one step."""
 

@@ -25,7 +25,6 @@ from prometheus_client import (
 )
 
 from purveyor_server.domain.model import Operation
-from purveyor_server.domain.states import Waiting
 from purveyor_server.lifecycle.admin.contract import AdminParts, Report
 from purveyor_server.lifecycle.admin.reporting import gather
 from purveyor_server.providers.inspection import Health
@@ -146,11 +145,10 @@ class _Gauges:
             self.circuit.labels(provider.ref.name).set(provider.health is Health.CIRCUIT_OPEN)
         for freeze in report.freezes:
             self.frozen.labels(freeze.name).set(1)
-        slots = {Waiting.NONE, Waiting.SLOT}
-        self.parked.set(sum(queue.operations for queue in facts.queues if queue.waiting not in slots))
-        oldest = min((queue.oldest_at for queue in facts.queues), default=report.at)
-        self.oldest.set((report.at - oldest).total_seconds())
-        self.cleanup.set(sum(queue.cleanups for queue in facts.queues))
+        self.parked.set(facts.parked)
+        oldest = facts.oldest
+        self.oldest.set((report.at - oldest.oldest_at).total_seconds() if oldest is not None else 0)
+        self.cleanup.set(facts.cleanups)
         self.recovering.set(report.recovery is not None)
         self.watchers.set(sizes.watchers())
         self.head.set(facts.head)

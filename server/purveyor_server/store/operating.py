@@ -14,7 +14,7 @@ import msgspec
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.recovery import Recovery
-from purveyor_server.domain.states import Waiting
+from purveyor_server.domain.states import SLOT_WAITS, Waiting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,26 @@ class Facts(msgspec.Struct, frozen=True):
     store_bytes: int
     free_bytes: int
     low_water_bytes: int
+
+    @property
+    def pending(self) -> int:
+        """Operations that run or wait for a slot."""
+        return sum(queue.operations for queue in self.queues if queue.waiting in SLOT_WAITS)
+
+    @property
+    def parked(self) -> int:
+        """Operations that wait for anything else."""
+        return sum(queue.operations for queue in self.queues if queue.waiting not in SLOT_WAITS)
+
+    @property
+    def cleanups(self) -> int:
+        """Clean-ups that are not done."""
+        return sum(queue.cleanups for queue in self.queues)
+
+    @property
+    def oldest(self) -> Queue | None:
+        """The queue with the oldest unfinished operation."""
+        return min(self.queues, key=lambda queue: queue.oldest_at, default=None)
 
 
 class Copied(msgspec.Struct, frozen=True):

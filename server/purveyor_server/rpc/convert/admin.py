@@ -56,11 +56,10 @@ def encode_recovery(recovery: Recovery | None) -> pb.Recovery | None:
 def encode_report(report: Report) -> pb.GetStatusResponse:
     """The status."""
     facts = report.facts
-    oldest = min(facts.queues, key=lambda queue: queue.oldest_id, default=None)
+    oldest = facts.oldest
     waiting: Counter[Waiting] = Counter()
     for queue in facts.queues:
         waiting[queue.waiting] += queue.operations
-    slotted = waiting[Waiting.NONE] + waiting[Waiting.SLOT]
     return pb.GetStatusResponse(
         version=report.version,
         store_id=report.store_id,
@@ -68,8 +67,8 @@ def encode_report(report: Report) -> pb.GetStatusResponse:
         head_revision=facts.head,
         earliest_revision=facts.earliest,
         start_time=to_timestamp(report.started_at),
-        pending=slotted,
-        parked=waiting.total() - slotted,
+        pending=facts.pending,
+        parked=facts.parked,
         waiting=[
             pb.WaitingCount(reason=WAITINGS[reason], operations=count)  # type: ignore[arg-type] # enums are ints to protobuf
             for reason, count in sorted(waiting.items())
@@ -77,7 +76,7 @@ def encode_report(report: Report) -> pb.GetStatusResponse:
         ],
         oldest_unfinished_age=to_duration(report.at - oldest.oldest_at) if oldest is not None else None,
         oldest_unfinished_operation_id=oldest.oldest_id if oldest is not None else "",
-        cleanup_required=sum(queue.cleanups for queue in facts.queues),
+        cleanup_required=facts.cleanups,
         providers=[_provider(provider) for provider in report.providers],
         freezes=[encode_freeze(freeze) for freeze in report.freezes],
         store_bytes=facts.store_bytes,

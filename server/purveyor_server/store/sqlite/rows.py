@@ -24,14 +24,13 @@ from purveyor_server.domain.model import (
     Step,
 )
 from purveyor_server.domain.recovery import Recovery
-from purveyor_server.domain.states import Waiting
+from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.store.contract import CatalogVersion
 from purveyor_server.store.operating import Queue
 
 Row = tuple[Any, ...]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SLOT_WAITS = frozenset({Waiting.NONE, Waiting.SLOT})
 
 ENDED, PENDING, PARKED = 0, 1, 2
 
@@ -64,7 +63,7 @@ def backlog_of(operation: Operation | None) -> int:
     """ENDED, PENDING or PARKED; an operation that is not there counts as ended."""
     if operation is None or operation.done:
         return ENDED
-    return PENDING if operation.waiting in _SLOT_WAITS else PARKED
+    return PENDING if operation.waiting in SLOT_WAITS else PARKED
 
 
 def subject_of(operation: Operation) -> str:
