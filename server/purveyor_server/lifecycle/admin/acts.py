@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.errors import PurveyorError, Reason, Resource, operation_not_found
 from purveyor_server.domain.freezes import check_reason
-from purveyor_server.domain.model import Json
-from purveyor_server.domain.names import check_request_id
+from purveyor_server.domain.model import Json, Operation
+from purveyor_server.domain.names import check_id, check_request_id
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
+from purveyor_server.store.contract import SYSTEM
+
+BUSY_RETRY = 1.0  # seconds
 
 
 def enter(parts: AdminParts, caller: Caller, action: Action, act: Act | None = None) -> str:
@@ -19,6 +23,15 @@ def enter(parts: AdminParts, caller: Caller, action: Action, act: Act | None = N
     if act.request_id:
         check_request_id(act.request_id)
     return check_reason(act.reason)
+
+
+async def find_operation(parts: AdminParts, operation_id: str) -> Operation:
+    """An operation of any tenant. Raises OPERATION_NOT_FOUND, INVALID_REQUEST."""
+    check_id(operation_id, "operation_id")
+    operation = await parts.store.operation(SYSTEM, operation_id)
+    if operation is None:
+        raise operation_not_found(operation_id)
+    return operation
 
 
 def record(
@@ -40,3 +53,14 @@ def record(
 def tell(parts: AdminParts, caller: Caller, action: Action, act: Act, resource: str, tenant: str = "") -> None:
     """One log line, once the act is committed."""
     parts.door.note(caller, action, tenant, resource=resource, reason=act.reason.strip())
+
+
+def busy(what: str, operation_id: str, **metadata: str) -> PurveyorError:
+    """OPERATION_IN_PROGRESS: a worker holds what an operator wants to take apart."""
+    return PurveyorError(
+        Reason.OPERATION_IN_PROGRESS,
+        f"{what} is being worked on: wait, or freeze its provider first",
+        metadata={"operation": operation_id, **metadata},
+        resource=Resource("operation", operation_id),
+        retry_after=BUSY_RETRY,
+    )

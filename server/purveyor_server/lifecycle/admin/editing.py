@@ -11,19 +11,16 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from purveyor_server.domain.audit import AuditRecord
-from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid, operation_not_found
+from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid
 from purveyor_server.domain.model import Operation, Step
-from purveyor_server.domain.names import check_id
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import Make, OperationState, StepState, Waiting
-from purveyor_server.lifecycle.admin.acts import enter, record, tell
+from purveyor_server.lifecycle.admin.acts import busy, enter, find_operation, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Mark
 from purveyor_server.lifecycle.contract import Caller, OperationDetails
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.store.contract import SYSTEM, Amend, Job, Writes
 
-BUSY_RETRY = 1.0  # seconds
 ROUNDS = 4  # times an edit is decided anew when the journal moves meanwhile
 
 
@@ -36,39 +33,32 @@ async def edit_step(
 ) -> OperationDetails:
     """Declare a step. Raises OPERATION_NOT_FOUND, OPERATION_IN_PROGRESS, WRONG_STATE, INVALID_REQUEST."""
     enter(parts, caller, Action.EDIT_STEP, act)
-    check_id(operation_id, "operation_id")
     for _ in range(ROUNDS):
-        operation = await parts.store.operation(SYSTEM, operation_id)
-        if operation is None:
-            raise operation_not_found(operation_id)
+        operation = await find_operation(parts, operation_id)
         line = _line(await parts.store.steps(SYSTEM, operation_id), step)
         edited = _edited(operation, line, mark, parts.clock.now())
-        if edited == line or act.validate_only:
-            break
-        noted = record(
-            parts,
-            caller,
-            Action.EDIT_STEP,
-            act,
-            f"operation/{operation_id}/step/{step}",
-            operation.tenant,
-            mark=str(mark),
-        )
+        if edited != line and not act.validate_only:
+            try:
+                operation = await _write(parts, caller, operation, edited, mark, act)
+            except _MovedError:
+                continue
+        return OperationDetails(operation, await parts.store.steps(SYSTEM, operation_id))
+    raise busy(f"the operation {operation_id}", operation_id)
 
-        def decide(job: Job, seen: int = operation.version, line: Step = edited, noted: AuditRecord = noted) -> Writes:
-            if job.operation.version != seen:
-                raise _MovedError
-            return Writes(operations=(_due(job),), steps=(line,), audit=(noted,))
 
-        try:
-            operation = await parts.store.amend(Amend(SYSTEM, operation_id, decide))
-        except _MovedError:
-            continue
-        tell(parts, caller, Action.EDIT_STEP, act, f"operation/{operation_id}/step/{step}", operation.tenant)
-        break
-    else:
-        raise _busy(operation_id)
-    return OperationDetails(operation, await parts.store.steps(SYSTEM, operation_id))
+async def _write(parts: AdminParts, caller: Caller, seen: Operation, line: Step, mark: Mark, act: Act) -> Operation:
+    """Put the line down, unless the operation moved since it was seen (_MovedError)."""
+    resource = f"operation/{seen.operation_id}/step/{line.name}"
+    noted = record(parts, caller, Action.EDIT_STEP, act, resource, seen.tenant, mark=str(mark))
+
+    def decide(job: Job) -> Writes:
+        if job.operation.version != seen.version:
+            raise _MovedError
+        return Writes(operations=(_due(job),), steps=(line,), audit=(noted,))
+
+    written = await parts.store.amend(Amend(SYSTEM, seen.operation_id, decide))
+    tell(parts, caller, Action.EDIT_STEP, act, resource, seen.tenant)
+    return written
 
 
 def _due(job: Job) -> Operation:
@@ -90,7 +80,7 @@ def _edited(operation: Operation, step: Step, mark: Mark, now: datetime) -> Step
     if operation.done:
         raise _wrong(operation, f"it has ended: {operation.state}")
     if operation.lease_owner:
-        raise _busy(operation.operation_id)
+        raise busy(f"the operation {operation.operation_id}", operation.operation_id)
     back = operation.state is OperationState.ROLLING_BACK
     if back and mark is Mark.DONE:
         raise _wrong(operation, "it is going back: a step can only be declared absent")
@@ -119,14 +109,4 @@ def _wrong(operation: Operation, why: str) -> PurveyorError:
         metadata={"operation": operation.operation_id, "state": str(operation.state)},
         resource=Resource("operation", operation.operation_id),
         preconditions=(Precondition("EDITABLE", f"operation/{operation.operation_id}", text),),
-    )
-
-
-def _busy(operation_id: str) -> PurveyorError:
-    return PurveyorError(
-        Reason.OPERATION_IN_PROGRESS,
-        f"the operation {operation_id} is being worked on: wait, or freeze its provider first",
-        metadata={"operation": operation_id},
-        resource=Resource("operation", operation_id),
-        retry_after=BUSY_RETRY,
     )

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from purveyor_server.domain.errors import operation_not_found
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation
-from purveyor_server.domain.names import check_id
 from purveyor_server.domain.states import StepState, Waiting
-from purveyor_server.lifecycle.admin.acts import enter
+from purveyor_server.lifecycle.admin.acts import enter, find_operation
 from purveyor_server.lifecycle.admin.contract import AdminParts, Cause, ProviderReport
 from purveyor_server.lifecycle.admin.reporting import provider_report, providers
 from purveyor_server.lifecycle.contract import Caller, OperationDetails
@@ -37,10 +35,7 @@ _WORDS = {
 async def explain(parts: AdminParts, caller: Caller, operation_id: str) -> tuple[OperationDetails, tuple[Cause, ...]]:
     """The operation with its steps, and the causes. Raises OPERATION_NOT_FOUND."""
     enter(parts, caller, Action.EXPLAIN_OPERATION)
-    check_id(operation_id, "operation_id")
-    operation = await parts.store.operation(SYSTEM, operation_id)
-    if operation is None:
-        raise operation_not_found(operation_id)
+    operation = await find_operation(parts, operation_id)
     steps = await parts.store.steps(SYSTEM, operation_id)
     blockers = await parts.store.operations_named(SYSTEM, operation.blocked_by) if operation.blocked_by else ()
     unsettled = next((step.name for step in steps if step.state is StepState.STARTED and step.unsettled), "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from purveyor_server.domain.errors import (
     Precondition,
@@ -23,14 +24,13 @@ from purveyor_server.domain.names import check_id, check_tenant
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
 from purveyor_server.engine.transitions import ended
-from purveyor_server.lifecycle.admin.acts import enter, record, tell
+from purveyor_server.lifecycle.admin.acts import busy, enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Purged
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Situation, Writes
 
 Journals = Mapping[str, tuple[Step, ...]]
-BUSY_RETRY = 1.0  # seconds
 ROUNDS = 4  # times a purge is decided anew when operations begin meanwhile
 
 
@@ -55,36 +55,43 @@ async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged
     enter(parts, caller, action, act)
     _check(aim)
     journals: dict[str, tuple[Step, ...]] = {}
+
+    def decide(situation: Situation) -> Decision:
+        decision = _decide(situation, aim, journals)
+        if decision.writes == Writes():
+            return decision
+        left = list(_purged(decision).left_behind)
+        noted = record(parts, caller, action, act, aim.resource, aim.tenant, left_behind=left)
+        return replace(decision, writes=replace(decision.writes, audit=(noted,)))
+
+    command = Accept(
+        SYSTEM,
+        aim.tenant,
+        aim.instance_id,
+        decide,
+        binding_id=aim.binding_id,
+        with_bindings=True,
+        dry_run=act.validate_only,
+    )
     for _ in range(ROUNDS):
-        found: list[Purged] = []
-
-        def decide(situation: Situation, found: list[Purged] = found, known: Journals = journals) -> Decision:
-            purged, writes = _decide(situation, aim, known)
-            found[:] = [purged]
-            if writes == Writes():
-                return Decision()
-            noted = record(parts, caller, action, act, aim.resource, aim.tenant, left_behind=list(purged.left_behind))
-            return Decision(msgspec.structs.replace(writes, audit=(noted,)))
-
-        command = Accept(
-            SYSTEM,
-            aim.tenant,
-            aim.instance_id,
-            decide,
-            binding_id=aim.binding_id,
-            with_bindings=True,
-            dry_run=act.validate_only,
-        )
         try:
-            await parts.store.accept(command)
+            decision = await parts.store.accept(command)
         except _UnreadError as unread:
             for operation_id in unread.operations:
                 journals[operation_id] = await parts.store.steps(SYSTEM, operation_id)
         else:
             if not act.validate_only:
                 tell(parts, caller, action, act, aim.resource, aim.tenant)
-            return found[0]
-    raise _busy(aim, None)
+            return _purged(decision)
+    raise busy(f"an operation on {aim.resource}", "", instance_id=aim.instance_id)
+
+
+def _purged(decision: Decision) -> Purged:
+    """What a decision forgets, as the caller is told: its tombstone names what is left behind."""
+    assert decision.instance is not None
+    gone = decision.binding or decision.instance
+    ended_ids = tuple(operation.operation_id for operation in decision.writes.operations)
+    return Purged(decision.instance, decision.binding, gone.cleanup_required, ended_ids)
 
 
 def _check(aim: Aim) -> None:
@@ -102,7 +109,7 @@ class _UnreadError(Exception):
         self.operations = operations
 
 
-def _decide(situation: Situation, aim: Aim, journals: Journals) -> tuple[Purged, Writes]:
+def _decide(situation: Situation, aim: Aim, journals: Journals) -> Decision:
     instance, binding = situation.instance, situation.binding if aim.binding_id else None
     if instance is None:
         raise instance_not_found(aim.tenant, aim.instance_id)
@@ -110,7 +117,7 @@ def _decide(situation: Situation, aim: Aim, journals: Journals) -> tuple[Purged,
         raise binding_not_found(aim.tenant, aim.instance_id, aim.binding_id)
     subject = binding or instance
     if subject.deleted_at is not None:
-        return Purged(instance, binding, subject.cleanup_required), Writes()
+        return Decision(instance=instance, binding=binding)
     operations = _operations(situation, binding)
     bindings = (binding,) if binding is not None else situation.bindings
     _check_idle(aim, operations)
@@ -131,7 +138,7 @@ def _operations(situation: Situation, binding: Binding | None) -> tuple[Operatio
 def _check_idle(aim: Aim, operations: Iterable[Operation]) -> None:
     for operation in operations:
         if operation.lease_owner:
-            raise _busy(aim, operation)
+            raise busy(f"an operation on {aim.resource}", operation.operation_id, instance_id=aim.instance_id)
 
 
 def _check_unused(aim: Aim, instance: Instance, binding: Binding | None, bindings: Iterable[Binding]) -> None:
@@ -150,7 +157,7 @@ def _forget(
     operations: tuple[Operation, ...],
     bindings: tuple[Binding, ...],
     journals: Journals,
-) -> tuple[Purged, Writes]:
+) -> Decision:
     now, instance = situation.now, situation.instance
     assert instance is not None
     whole = not aim.binding_id
@@ -165,9 +172,9 @@ def _forget(
     if whole:
         changes = {"usable": False, "in_flight": None, "cleanup_required": left}
         instance = touch(instance, now, state=InstanceState.DELETED, deleted_at=now, **changes)
-    purged = Purged(instance, None if whole else gone[0], left, tuple(o.operation_id for o in over))
     erased = (*(b.uid for b in gone), *((instance.uid,) if whole else ()))
-    return purged, Writes(instances=(instance,) if whole else (), bindings=gone, operations=over, erase=erased)
+    writes = Writes(instances=(instance,) if whole else (), bindings=gone, operations=over, erase=erased)
+    return Decision(writes, instance=instance, binding=None if whole else gone[0])
 
 
 def _left(
@@ -185,17 +192,6 @@ def _left(
     for name, outputs in known.items():
         shown = " ".join(f"{key}={value}" for key, value in outputs.items() if isinstance(value, str | int))
         yield f"{owner}/{name} {shown}".rstrip()
-
-
-def _busy(aim: Aim, operation: Operation | None) -> PurveyorError:
-    name = operation.operation_id if operation is not None else ""
-    return PurveyorError(
-        Reason.OPERATION_IN_PROGRESS,
-        f"an operation on {aim.resource} is being worked on: wait, or freeze its provider first",
-        metadata={"operation": name, "instance_id": aim.instance_id},
-        resource=Resource("operation", name),
-        retry_after=BUSY_RETRY,
-    )
 
 
 def _in_use(aim: Aim, what: str, state: str) -> PurveyorError:
