@@ -18,6 +18,7 @@ TARGET = PACKAGE / "sync.pyi"
 SOURCES = {"operations.py": "OperationHandle", "client.py": "Client", "admin.py": "AdminClient"}  # as in sync.py
 FORMAT_SECONDS = 30
 HEAD = '"""The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""\n\n'
+BASE = ("opened.py", "OpenedClient")
 PARENTS = {"OperationHandle": "Generic[Result_co]"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -26,11 +27,13 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def stub() -> str:
     """The whole file."""
     parts, imports, variables = [], {"BlockingIterator": "purveyor.blocking"}, dict[str, str]()
+    shared = parsed(BASE[0])
+    imports |= imported(shared)
     for file, name in SOURCES.items():
-        module = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+        module = parsed(file)
         imports |= imported(module)
         variables |= assigned(module)
-        parts.append(class_stub(next(found for found in module.body if is_class(found, name)), name))
+        parts.append(class_stub(found_class(module, name), name, found_class(shared, BASE[1])))
     body = "\n\n".join(parts)
     body = "\n".join(text for variable, text in variables.items() if variable in names_in(body)) + "\n\n" + body
     used = names_in(body)
@@ -38,9 +41,14 @@ def stub() -> str:
     return formatted(HEAD + "\n".join(lines) + "\n\n" + body + "\n")
 
 
-def is_class(node: ast.stmt, name: str) -> bool:
-    """Whether a statement defines the class."""
-    return isinstance(node, ast.ClassDef) and node.name == name
+def parsed(file: str) -> ast.Module:
+    """A module of the library."""
+    return ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+
+
+def found_class(module: ast.Module, name: str) -> ast.ClassDef:
+    """The class of that name."""
+    return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def imported(module: ast.Module) -> dict[str, str]:
@@ -60,17 +68,24 @@ def names_in(text: str) -> set[str]:
     return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
 
 
-def class_stub(node: ast.stmt, name: str) -> str:
-    """One class."""
-    assert isinstance(node, ast.ClassDef)
+def class_stub(node: ast.ClassDef, name: str, base: ast.ClassDef) -> str:
+    """One class, with what it has from `base` where it derives from that."""
     parent = f"({PARENTS[name]})" if name in PARENTS else ""
     lines = [f"class Sync{name}{parent}:", f'    """{sync_text(ast.get_docstring(node) or "")}"""']
-    for member in node.body:
+    for member in members(node, base):
         if isinstance(member, ast.AnnAssign):
             lines += attribute(ast.unparse(member.target), ast.unparse(member.annotation))
         elif isinstance(member, Function):
             lines += function(member, is_handle=name in PARENTS)
     return "\n".join(lines)
+
+
+def members(node: ast.ClassDef, base: ast.ClassDef) -> list[ast.stmt]:
+    """The statements of a class, then those that it inherits and does not replace."""
+    if base.name not in {ast.unparse(parent) for parent in node.bases}:
+        return node.body
+    own = {member.name for member in node.body if isinstance(member, Function)}
+    return [*node.body, *(member for member in base.body if isinstance(member, Function) and member.name not in own)]
 
 
 def attribute(name: str, kind: str) -> list[str]:

@@ -30,9 +30,10 @@ from purveyor.admin_values import (
     Purged,
     Recovery,
 )
-from purveyor.connection import Connection, Limits
+from purveyor.connection import Limits
 from purveyor.errors import PurveyorError
 from purveyor.failures import from_rpc
+from purveyor.opened import OpenedClient
 from purveyor.pages import walk
 from purveyor.v1 import admin_service_pb2 as messages
 from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -40,7 +41,6 @@ from purveyor.v1.operation_pb2 import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
-    from types import TracebackType
 
     from purveyor.values import OperationStatus, Seconds
 
@@ -48,45 +48,25 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient:
+class AdminClient(OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`.
     """
 
     address: str
+    _opening = "async with AdminClient(...) as admin:"
 
     def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None:
-        self.address = addresses.resolve_admin(address)
-        self._limits = Limits(
+        limits = Limits(
             call=encode.seconds("timeout", timeout) or 0.0, retry=encode.seconds("retry_for", retry_for) or 0.0
         )
-        self._connection: Connection | None = None
+        super().__init__(addresses.resolve_admin(address), limits)
 
     async def __aenter__(self) -> Self:
-        if self._connection is not None:
-            raise RuntimeError("the client is open already")
-        self._connection = Connection(self.address, self._limits)
-        self._stub = AdminServiceStub(self._connection.channel)
+        await super().__aenter__()
+        self._stub = AdminServiceStub(self.connection.channel)
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connection; calls in flight are cancelled here, never on the server."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    @property
-    def connection(self) -> Connection:
-        """The open connection. Raises RuntimeError outside `async with`."""
-        if self._connection is None:
-            raise RuntimeError("the client is not open: use `async with AdminClient(...) as admin:`")
-        return self._connection
 
     async def status(self) -> BrokerStatus:
         """How the broker does."""

@@ -7,12 +7,13 @@ Limit: one client belongs to one event loop. TLS and tokens come with identity; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from purveyor import addresses, decode, encode, requests
-from purveyor.connection import Connection, Limits
+from purveyor.connection import Limits
 from purveyor.lookup import Lookup
+from purveyor.opened import OpenedClient
 from purveyor.operations import OperationHandle
 from purveyor.outcomes import Outcomes
 from purveyor.pages import walk
@@ -21,13 +22,12 @@ from purveyor.v1.operation_pb2 import OPERATION_VIEW_BASIC, OPERATION_VIEW_FULL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
-    from types import TracebackType
 
     from purveyor.credentials import Credentials
     from purveyor.values import ActiveBinding, Binding, Catalog, Instance, JsonInput, OperationStatus, Seconds
 
 
-class Client:
+class Client(OpenedClient):
     """`async with Client("unix:/path", tenant="team-a") as client:`
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
@@ -36,6 +36,7 @@ class Client:
 
     address: str
     tenant: str
+    _opening = "async with Client(...) as client:"
 
     def __init__(
         self,
@@ -46,40 +47,15 @@ class Client:
         retry_for: Seconds = 15.0,
         outage_limit: Seconds = 300.0,
     ) -> None:
-        self.address = addresses.resolve(address)
-        self.tenant = tenant
-        self._limits = Limits(
+        limits = Limits(
             call=encode.seconds("timeout", timeout) or 0.0,
             retry=encode.seconds("retry_for", retry_for) or 0.0,
             outage=encode.seconds("outage_limit", outage_limit) or 0.0,
         )
-        self._connection: Connection | None = None
+        super().__init__(addresses.resolve(address), limits)
+        self.tenant = tenant
         self._lookup = Lookup(self.catalog)
         self._outcomes = Outcomes(self)
-
-    async def __aenter__(self) -> Self:
-        if self._connection is not None:
-            raise RuntimeError("the client is open already")
-        self._connection = Connection(self.address, self._limits)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connection; calls in flight are cancelled here, never on the server."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    @property
-    def connection(self) -> Connection:
-        """The open connection. Raises RuntimeError outside `async with`."""
-        if self._connection is None:
-            raise RuntimeError("the client is not open: use `async with Client(...) as client:`")
-        return self._connection
 
     async def catalog(self) -> Catalog:
         """What may be ordered."""

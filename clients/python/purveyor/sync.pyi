@@ -70,12 +70,6 @@ class SyncClient:
         retry_for: Seconds = 15.0,
         outage_limit: Seconds = 300.0,
     ) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-    def close(self) -> None:
-        """Close the connection; calls in flight are cancelled here, never on the server."""
     def catalog(self) -> Catalog:
         """What may be ordered."""
     def provision(
@@ -186,6 +180,12 @@ class SyncClient:
         validate_only: bool = False,
     ) -> OperationStatus:
         """Ask an operation to stop and undo what it did. Raises FailedPreconditionError from its pivot on."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""
 
 class SyncAdminClient:
     """`with SyncAdminClient("unix:/path/admin.sock") as admin:`
@@ -195,11 +195,6 @@ class SyncAdminClient:
     def address(self) -> str: ...
     def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-    def close(self) -> None:
-        """Close the connection; calls in flight are cancelled here, never on the server."""
     def status(self) -> BrokerStatus:
         """How the broker does."""
     def explain(self, operation_id: str) -> Explanation:
@@ -233,3 +228,8 @@ class SyncAdminClient:
         """What differs after a restore, one by one. Raises FailedPreconditionError when there is no recovery."""
     def finish_recovery(self, reason: str, *, validate_only: bool = False) -> tuple[Recovery, int]:
         """End the recovery: what it was, and how many operations go on."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""

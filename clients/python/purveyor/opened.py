@@ -1,0 +1,50 @@
+"""What every asyncio client is: something that is opened once at a time and then has a connection.
+
+Guarantee: a client that is open cannot be opened again, so no connection is lost; closing is idempotent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from purveyor.connection import Connection
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from purveyor.connection import Limits
+
+
+class OpenedClient:
+    """Base of the clients; `address` is a target for a gRPC channel."""
+
+    _opening: ClassVar[str]  # how it is opened, for whoever forgot to
+
+    def __init__(self, address: str, limits: Limits) -> None:
+        self.address = address
+        self._limits = limits
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._connection is not None:
+            raise RuntimeError("the client is open already")
+        self._connection = Connection(self.address, self._limits)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled here, never on the server."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection. Raises RuntimeError outside `async with`."""
+        if self._connection is None:
+            raise RuntimeError(f"the client is not open: use `{self._opening}`")
+        return self._connection
