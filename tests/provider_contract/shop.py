@@ -22,12 +22,12 @@ from purveyor_server.providers.contract import (
     Observed,
     Outputs,
     Piece,
-    PoolExhausted,
     Work,
     WorkSettings,
 )
 from purveyor_server.providers.facade import ProviderFacade
 from purveyor_server.providers.postgresql import PostgresProvider
+from purveyor_server.providers.testing.context import Pools
 from tests.postgres_server import TestServer
 
 PLAN: dict[str, Json] = {
@@ -43,35 +43,13 @@ class Stopped(BaseException):
     """The broker dies here."""
 
 
-class FakePools:
-    """Numbers as the store gives them."""
-
-    def __init__(self) -> None:
-        self._given: dict[tuple[str, str], int] = {}
-
-    def allocate(self, owner: str, pool: str, low: int, high: int, avoid: Collection[int]) -> int:
-        """The same number for the same owner, unless it is to be avoided."""
-        held = self._given.get((owner, pool))
-        if held is not None and held not in avoid:
-            return held
-        taken = {value for (_, name), value in self._given.items() if name == pool} | set(avoid)
-        free = next((value for value in range(low, high + 1) if value not in taken), None)
-        if free is None:
-            raise PoolExhausted(f"every number of {pool} is taken")
-        return self._given.setdefault((owner, pool), free) if held is None else self._replace(owner, pool, free)
-
-    def _replace(self, owner: str, pool: str, value: int) -> int:
-        self._given[owner, pool] = value
-        return value
+class FakePools(Pools):
+    """Numbers as the store gives them, some of which strangers have."""
 
     def keep(self, pool: str, value: int) -> None:
         """Somebody has that one."""
         if value not in {given for (_, name), given in self._given.items() if name == pool}:
             self._given[f"{pool} {value}", pool] = value
-
-    def free(self, owner: str) -> None:
-        """What the end of a deletion does."""
-        self._given = {key: value for key, value in self._given.items() if key[0] != owner}
 
 
 class FakeContext:

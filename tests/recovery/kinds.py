@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.recovery import scenarios
 from tests.recovery.lane import COMMON_DATABASE, DEDICATED_PLAN, SCHEMA_PLAN, Lane
-from tests.recovery.run import CANCELLED, FAILED, Json, Run
-from tests.recovery.scenarios import CHANGED, IMPOSSIBLE, SMALL, WANTED, Phase, Scenario
+from tests.recovery.run import FAILED, Json, Run
+from tests.recovery.scenarios import IMPOSSIBLE, WANTED, Phase, Scenario
 
 NOTHING: Json = {}
 
@@ -17,20 +17,12 @@ async def drop_common(lane: Lane) -> None:
     await connection.execute(f"DROP ROLE IF EXISTS {COMMON_DATABASE}_members")
 
 
-class ProvisionSchema(Scenario):
+class ProvisionSchema(scenarios.Provision):
     """An instance of plan `schema`, and with it the database that such instances share."""
 
     name = "provision-schema"
     plan = SCHEMA_PLAN
-
-    async def act(self, run: Run) -> None:
-        await run.end(await run.provision(NOTHING), "provision")
-
-    async def judge(self, run: Run) -> None:
-        run.check("the instance", await run.state(), "READY")
-        await run.end(await run.bind(), "bind")
-        await run.check_usable()
-        await run.end(await run.unbind(), "unbind")
+    wanted = NOTHING
 
     async def give_back(self, run: Run) -> None:
         await super().give_back(run)
@@ -94,20 +86,11 @@ class DeprovisionSchema(ProvisionSchema):
         await drop_common(run.lane)
 
 
-class ProvisionDedicated(Scenario):
+class ProvisionDedicated(scenarios.Provision):
     """An instance with a server of its own, and an extension in it."""
 
     name = "provision-dedicated"
     plan = DEDICATED_PLAN
-
-    async def act(self, run: Run) -> None:
-        await run.end(await run.provision(WANTED), "provision")
-
-    async def judge(self, run: Run) -> None:
-        run.check("the instance", await run.state(), "READY")
-        await run.end(await run.bind(), "bind")
-        await run.check_usable()
-        await run.end(await run.unbind(), "unbind")
 
     async def give_back(self, run: Run) -> None:
         await super().give_back(run)
@@ -132,46 +115,22 @@ class RollbackDedicated(ProvisionDedicated):
         run.check("the instance", await run.state(), "FAILED")
 
 
-class TakeOverDedicated(ProvisionDedicated):
+class TakeOverDedicated(scenarios.TakeOverProvision):
     """A server that is being made is given back while its files are made."""
 
     name = "take-over-dedicated"
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.act, scenarios.ASLEEP), Phase(scenarios.work))
-
-    async def prepare(self, run: Run) -> None:
-        await scenarios.crash(run, "outside.init_cluster.during=kill", self._ask, scenarios.ASLEEP)
-
-    async def _ask(self, run: Run) -> None:
-        await run.provision(WANTED, CANCELLED)
-
-    async def act(self, run: Run) -> None:
-        await run.deprovision()
-
-    async def judge(self, run: Run) -> None:
-        run.check("the instance", await run.state(), "DELETED")
-
-    async def give_back(self, run: Run) -> None:
-        """Nothing is left to give back."""
+    plan = DEDICATED_PLAN
+    interrupted = "outside.init_cluster.during=kill"
 
 
-class UpdateDedicated(Scenario):
+class UpdateDedicated(scenarios.Update):
     """A limit that needs a restart, and an extension; and back."""
 
     name = "update-dedicated"
     plan = DEDICATED_PLAN
-    fixture = "updated"
-
-    async def act(self, run: Run) -> None:
-        await run.end(await run.update(CHANGED), "update")
 
     async def judge(self, run: Run) -> None:
         run.check("the instance", await run.state(), "READY")
-
-    async def give_back(self, run: Run) -> None:
-        await run.end(await run.update(SMALL, key="give-back"), "give-back")
 
     async def clear(self, lane: Lane, tenant: str) -> None:
         await super().clear(lane, tenant)

@@ -89,9 +89,10 @@ class Provision(Scenario):
     """An instance with an extension; it is bound and used afterwards."""
 
     name = "provision"
+    wanted: Json = WANTED
 
     async def act(self, run: Run) -> None:
-        await run.end(await run.provision(WANTED), "provision")
+        await run.end(await run.provision(self.wanted), "provision")
 
     async def judge(self, run: Run) -> None:
         run.check("the instance", await run.state(), "READY")
@@ -303,9 +304,10 @@ class TakeOverProvision(CancelProvision):
     """A provisioning instance is given back: the deletion is its undo."""
 
     name = "take-over-provision"
+    interrupted = "outside.create_database.during=kill"
 
     async def prepare(self, run: Run) -> None:
-        await crash(run, "outside.create_database.during=kill", self._provision, ASLEEP)
+        await crash(run, self.interrupted, self._provision, ASLEEP)
 
     async def act(self, run: Run) -> None:
         await run.deprovision()
