@@ -60,7 +60,7 @@ baseline: setup ## Store the contract that later versions must not break (at a r
 
 clean: ## Remove environment, generated stubs and caches
 	@rm -rf .venv clients/python/purveyor/v1 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tmp
-	@find server clients protos scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find server clients protos scripts tests \( -name __pycache__ -o -name .ruff_cache \) -type d -prune -exec rm -rf {} +
 
 setup:
 	@./scripts/setup.sh dev

@@ -133,5 +133,7 @@ def test_a_wheel_holds_both_packages_and_the_generated_stubs(tmp_path: Path) -> 
         "purveyor_server/py.typed",
     } <= names
     assert not [name for name in names if name.startswith(("protos/", "tests/", "scripts/"))]
-    sources = {str(path.relative_to(ROOT / "server")) for path in (ROOT / "server").rglob("*.sql")}
+    template = ROOT / "server/purveyor_server/providers/skeleton/template"
+    data = [*(ROOT / "server").rglob("*.sql"), *(path for path in template.rglob("*") if path.is_file())]
+    sources = {str(path.relative_to(ROOT / "server")) for path in data if "cache" not in str(path)}
     assert sources <= names

@@ -19,7 +19,7 @@ from purveyor_server.app import commands
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import ManualClock
-from tests.unit.app_process import TIMEOUT, Process, Site, serving
+from tests.unit.app_process import CATALOG, TIMEOUT, Process, Site, serving
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def test_it_serves_and_says_where(site: Site) -> None:
         assert (site.data / "endpoint").read_text() == f"{site.socket}\n"
         assert serving(site.socket)
         assert stat.S_IMODE(site.data.stat().st_mode) == 0o700
+
+
+def test_a_first_start_with_a_provider_that_keeps_its_things_in_the_data_folder(tmp_path: Path) -> None:
+    providers = "providers:\n  main: {kind: directory}\n"
+    services = CATALOG[CATALOG.index("services:") :].replace("{kind: shared}", "{quota_bytes: 1000}")
+
+    with Process(Site(tmp_path, catalog=providers + services)) as process:
+        assert process.send(signal.SIGTERM) == 0
 
 
 async def test_the_catalog_of_the_file_is_what_callers_see(site: Site) -> None:

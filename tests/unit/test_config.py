@@ -251,10 +251,10 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     assert example.listen == ListenSettings(addresses=example.listen.addresses)
 
 
-def test_the_example_catalog_is_good(tmp_path: Path) -> None:
+def test_the_example_catalog_is_good() -> None:
     environ = {"PURVEYOR_PG_PASSWORD": "x"}
 
-    file = read_catalog(ROOT / "examples" / "catalog.yaml", installed_factories(), tmp_path, environ)
+    file = read_catalog(ROOT / "examples" / "catalog.yaml", installed_factories(), environ)
 
     assert [plan.name for plan in file.services[0].plans] == ["shared-small", "schema", "dedicated"]
-    assert read_catalog(None, installed_factories(), tmp_path, environ).services
+    assert read_catalog(None, installed_factories(), environ).services

@@ -1,10 +1,12 @@
 """Asks the installed providers whether a catalog's configuration and plan settings suit them, before anything starts.
 
-Guarantee: no backend is talked to; a provider's own words name the bad key, never its value.
+Guarantee: no backend is talked to; a provider's own words name the bad key, never its value; the data folder is not touched
+(it may not be there yet): a provider gets a folder that is removed again.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,10 +54,11 @@ class ProviderChecks:
 
 
 def read_catalog(
-    path: Path | None, factories: Mapping[str, ProviderFactory], folder: Path, environ: Mapping[str, str]
+    path: Path | None, factories: Mapping[str, ProviderFactory], environ: Mapping[str, str]
 ) -> CatalogFile:
     """The catalog at `path` (None: the built-in one), found good by rules and providers; raises ConfigError."""
-    checks = ProviderChecks(factories, folder, environ)
-    if path is None:
-        return parse_catalog(dev_catalog(), BUILT_IN, checks.config, checks.settings)
-    return load_catalog(path, checks.config, checks.settings)
+    with tempfile.TemporaryDirectory() as folder:
+        checks = ProviderChecks(factories, Path(folder), environ)
+        if path is None:
+            return parse_catalog(dev_catalog(), BUILT_IN, checks.config, checks.settings)
+        return load_catalog(path, checks.config, checks.settings)

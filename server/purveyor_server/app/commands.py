@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +25,11 @@ from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings
 from purveyor_server.config.sources import load
+from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import SystemClock
 from purveyor_server.providers.registry import installed_factories
+from purveyor_server.providers.skeleton import write_skeleton
 from purveyor_server.security import keyfile
 from purveyor_server.store.sqlite.errors import StoreOpenError
 from purveyor_server.store.sqlite.restore import restore
@@ -54,8 +55,7 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
     """Judge settings and catalog without starting anything; prints what is wrong, or that nothing is."""
     try:
         settings = load(config, dev=dev)
-        with tempfile.TemporaryDirectory() as folder:
-            file = read_catalog(settings.catalog, installed_factories(), Path(folder), os.environ)
+        file = read_catalog(settings.catalog, installed_factories(), os.environ)
     except ConfigError as failure:
         return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))
     plans = sum(len(service.plans) for service in file.services)
@@ -92,6 +92,17 @@ def restore_command(
         "no automatic deletion happens and no earlier operation goes on until you say so:\n"
         "start the broker, look at `purveyor recover`, end with `purveyor recover --finish --reason TEXT`\n"
     )
+    return Exit.OK
+
+
+def new_provider_command(name: str, into: Path) -> int:
+    """Write a provider package to go on from; prints its folder, and what comes next to standard error."""
+    try:
+        folder = write_skeleton(name, into)
+    except PurveyorError as error:
+        return _refuse(StartRefusedError(Exit.CONFIG, f"no provider was written: {error.message}"))
+    sys.stdout.write(f"{folder}\n")
+    sys.stderr.write(f"next: cd {folder}; pip install -e '.[dev]'; pytest; then README.md says what to replace\n")
     return Exit.OK
 
 

@@ -113,13 +113,12 @@ class Broker:
 
     async def _start(self) -> None:
         settings = self.settings
-        providers_dir = settings.data_dir / "providers"
-        file = read_catalog(settings.catalog, self._factories, providers_dir, os.environ)
+        file = read_catalog(settings.catalog, self._factories, os.environ)
         prepare_data_dir(settings.data_dir)
         store = await self._open_store()
         keys = await unlock(store, settings.keys)
         catalog = await _apply(store, file)
-        registry = self._open_registry(store, providers_dir)
+        registry = self._open_registry(store, settings.data_dir / "providers")
         hub = OperationHub()
         self._stack.callback(store.subscribe(hub.on_commit))
         inspector = Inspector(registry)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import changing, operating, placing, reading, serving
+from purveyor.cli import authoring, changing, operating, placing, reading, serving
 from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
@@ -71,3 +71,4 @@ changing.add(app)
 operating.add(app)
 placing.add(app)
 serving.add(app)
+authoring.add(app)

@@ -35,7 +35,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the broker until SIGTERM or SIGINT."""
-    raise typer.Exit(_app().serve_command(config, dev, data_dir))
+    raise typer.Exit(server_app().serve_command(config, dev, data_dir))
 
 
 def restore(
@@ -49,7 +49,7 @@ def restore(
     ] = None,
 ) -> None:
     """Put a backup in the place of the store, while the broker is stopped; the old store is kept beside it."""
-    raise typer.Exit(_app().restore_command(file, config, dev, data_dir))
+    raise typer.Exit(server_app().restore_command(file, config, dev, data_dir))
 
 
 def check(
@@ -59,10 +59,10 @@ def check(
     ] = False,
 ) -> None:
     """Check configuration and catalog; every bad value is named with its path."""
-    raise typer.Exit(_app().check_command(config, dev))
+    raise typer.Exit(server_app().check_command(config, dev))
 
 
-def _app() -> Any:
+def server_app() -> Any:
     """The server's composition root. Raises typer.Exit when the server is not installed."""
     try:
         return import_module("purveyor_server.app")
