@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from purveyor_server.domain.names import outside_name
 from purveyor_server.domain.states import Drift, Make, Verb
 from purveyor_server.providers.contract import BindingWork, PlannedStep, Work
 from tests.provider_contract.shop import Shop, Stopped, until
 
 pytestmark = pytest.mark.postgres
+RESTFUL = (
+    "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 0,"
+    " autovacuum_vacuum_scale_factor = 0"
+)
+WORKERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'autovacuum worker'"
 FULL = {"extensions": ["hstore"], "connection_limit": 3}
 
 
@@ -81,6 +89,31 @@ async def test_a_deprovision_takes_left_bindings_along(shop: Shop) -> None:
     listing = await shop.server.listing()
     assert not [row for row in listing["roles"] if row[0].endswith(binding.uid.replace("-", ""))]
     session.terminate()
+
+
+@asynccontextmanager
+async def vacuumed(shop: Shop, database: str) -> AsyncIterator[None]:
+    """A database in which an autovacuum worker is at work for as long as the block lasts: it has little to do and rests a lot."""
+    async with shop.server.superuser() as superuser:
+        await superuser.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+        await superuser.execute("SELECT pg_reload_conf()")
+        try:
+            async with shop.server.superuser(database) as inside:
+                await inside.execute(f"CREATE TABLE wide (a int) WITH ({RESTFUL})")
+                await inside.execute("INSERT INTO wide SELECT generate_series(1, 100000)")
+                await inside.execute("DELETE FROM wide WHERE a % 2 = 0")
+            await until(lambda: superuser.fetchval(WORKERS, database))
+            yield
+        finally:
+            await superuser.execute("ALTER SYSTEM RESET autovacuum_naptime")
+            await superuser.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_database_that_is_being_vacuumed_is_dropped(shop: Shop) -> None:
+    uid = await shop.provision()
+
+    async with vacuumed(shop, outside_name("db", uid, 63)):
+        await shop.deprovision(uid)
 
 
 def _plan(shop: Shop, uid: str) -> list[PlannedStep]:

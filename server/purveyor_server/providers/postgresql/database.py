@@ -90,9 +90,21 @@ class DatabasePiece(LockedPiece):
             closing = f"ALTER DATABASE {ident(database)} ALLOW_CONNECTIONS false"
             await session.change(ctx, "close_database", closing)
         ctx.report(40, "dropping the database")
-        # FORCE ends every session first; none can come back, the database takes no connections.
-        await session.change(ctx, "drop_database", f"DROP DATABASE IF EXISTS {ident(database)} WITH (FORCE)")
+        await _drop(session, ctx, ident(database))
         return Done()
+
+
+async def _drop(session: Session, ctx: Context, name: str) -> None:
+    """Drop a database that takes no connections any more.
+
+    FORCE ends every session first, but is refused as a whole while an autovacuum worker is in the database: it asks for the
+    right to end that too. The plain form ends the workers by itself, and is refused while sessions are left: asked again
+    later, one of the two gets through.
+    """
+    try:
+        await session.change(ctx, "drop_database", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    except RightsMissing:
+        await session.change(ctx, "drop_vacuumed_database", f"DROP DATABASE IF EXISTS {name}")
 
 
 def _check_owner(facts: DatabaseFacts, database: str) -> None:
