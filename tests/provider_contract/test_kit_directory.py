@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -91,7 +92,7 @@ class DirectoryCase(Case):
     async def use(self, credentials: dict[str, Json]) -> None:
         if not check_token(credentials["token_file"], credentials["token"]):
             raise PermissionError
-        await asyncio.to_thread(write_and_remove, Path(credentials["path"], "note"))
+        await asyncio.to_thread(write_and_remove, Path(credentials["path"], secrets.token_hex(4)))
 
     async def destroy(self, uid: str) -> None:
         shutil.rmtree(self.root / outside_name("dir", uid))

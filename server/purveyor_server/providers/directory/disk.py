@@ -1,39 +1,41 @@
 """What is done to the disk, blocking, by names below one folder that is held open.
 
 Guarantee: no symbolic link is followed; an instance's folder appears whole and disappears whole (built and emptied under
-another name); what was answered is on the disk (fsync). Emptying is iterative: depth of folders costs no memory and no files.
+another name); what was answered is on the disk (fsync). What a stranger puts into it: see `removal` and `measuring`.
 Limit: folders that another OS user made and closed to the broker cannot be emptied; they are out of the way, and reported.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+from purveyor_server.providers.directory.entries import (
+    FOLDER_FLAGS,
+    exists,
+    folder,
+    hidden,
+    mount_of,
+    open_up,
+    read_file,
+    replace_file,
+    some,
+)
+from purveyor_server.providers.directory.measuring import Used, measure
+from purveyor_server.providers.directory.removal import emptied
 
 _Answer = TypeVar("_Answer")
 DATA, TOKENS, MARKER, QUOTA = "data", "tokens", "marker", "quota.json"
-MAX_FILE = 64 * 1024  # of those that the broker reads
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK_SECONDS = 2.0  # of emptying; the rest in the next run
-AT_ONCE = 1000  # names of a consumer's folder
 MOST_NAMES = 1_000_000  # of instances in the root
 
 
-class Used(NamedTuple):
-    """What an instance uses; `whole` is false when measuring took too long."""
-
-    bytes: int
-    files: int
-    whole: bool
+class RootError(OSError):
+    """The root itself cannot be opened: it is not one instance that is not well, it is all."""
 
 
 class Disk:
@@ -46,8 +48,11 @@ class Disk:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """The root as a descriptor. Raises OSError."""
-        fd = os.open(self.path, FOLDER_FLAGS)
+        """The root as a descriptor. Raises RootError."""
+        try:
+            fd = os.open(self.path, FOLDER_FLAGS)
+        except OSError as error:
+            raise RootError(error.errno, error.strerror) from error
         try:
             yield fd
         finally:
@@ -129,15 +134,17 @@ class Disk:
         """Remove what was discarded; False when time was up before the end. Its marker goes last."""
         trash, end = hidden(name, "trash"), time.monotonic() + CHUNK_SECONDS
         with self.opened() as root:
-            try:
-                with folder(root, trash) as bin_:
-                    if not _emptied(bin_, end):
-                        return False
-                os.rmdir(trash, dir_fd=root)
-            except FileNotFoundError:
+            if not exists(root, trash):
                 return True
+            try:
+                open_up(root, trash, mount_of(root))
+                with folder(root, trash) as bin_:
+                    if not emptied(bin_, MARKER, end):
+                        return False
             except NotADirectoryError:
-                os.unlink(trash, dir_fd=root)
+                os.unlink(trash, dir_fd=root)  # a link or a file in the instance's place
+            else:
+                os.rmdir(trash, dir_fd=root)
             os.fsync(root)
             return True
 
@@ -154,13 +161,13 @@ class Disk:
     def names(self) -> list[str]:
         """Everything in the root."""
         with self.opened() as root:
-            return _some(root, at_once=MOST_NAMES)
+            return some(root, at_once=MOST_NAMES)
 
     def parts(self, name: str, part: str) -> list[str]:
         """Everything in a folder of the broker's in the instance's folder."""
         try:
             with self.opened() as root, folder(root, name) as home, folder(home, part) as inner:
-                return _some(inner, at_once=MOST_NAMES)
+                return some(inner, at_once=MOST_NAMES)
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -171,134 +178,8 @@ class Disk:
 
     def used(self, name: str, seconds: float) -> Used | None:
         """What the instance uses, measured for at most `seconds`; None when its data folder is not there."""
-        path = str(Path(self.path, name, DATA))
         try:
-            with self.opened() as root, folder(root, name) as home, folder(home, DATA):
-                pass  # neither is a link
+            with self.opened() as root, folder(root, name) as home, folder(home, DATA) as data:
+                return measure(data, seconds)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _measure(path, time.monotonic() + seconds)
-
-
-def hidden(name: str, what: str) -> str:
-    """The name beside `name` under which it is built (`new`), emptied (`trash`) or locked (`lock`)."""
-    return f".{name}.{what}"
-
-
-@contextmanager
-def folder(parent: int, name: str) -> Iterator[int]:
-    """A folder that is no link. Raises OSError (NotADirectoryError for a link)."""
-    try:
-        fd = os.open(name, FOLDER_FLAGS, dir_fd=parent)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotADirectoryError(errno.ENOTDIR, "is a symbolic link") from error
-        raise
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def exists(parent: int, name: str) -> bool:
-    """Whether there is anything of that name, a dangling link included."""
-    try:
-        os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def replace_file(parent: int, name: str, content: bytes) -> None:
-    """Write `name`, 0600, whole or not at all, and onto the disk."""
-    fresh = hidden(name, "new")
-    with suppress(FileNotFoundError):
-        os.unlink(fresh, dir_fd=parent)
-    fd = os.open(fresh, WRITE_FLAGS, 0o600, dir_fd=parent)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-    os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
-    os.fsync(parent)
-
-
-def read_file(parent: int, name: str) -> bytes | None:
-    """A small regular file; None when there is none, or something else."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return None
-        raise
-    with os.fdopen(fd, "rb") as file:
-        return file.read(MAX_FILE) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-
-
-class _TimeUpError(Exception):
-    """The rest is removed in the next run."""
-
-
-def _emptied(bin_: int, end: float) -> bool:
-    """Remove all but the marker, then the marker. Folders in folders are moved up, so that nothing is ever deep."""
-    try:
-        while inner := _some(bin_, MARKER):
-            for name in inner:
-                _remove_entry(bin_, name, end)
-    except _TimeUpError:
-        return False
-    with suppress(FileNotFoundError):
-        os.unlink(MARKER, dir_fd=bin_)
-    return True
-
-
-def _remove_entry(bin_: int, name: str, end: float) -> None:
-    if not _is_folder(bin_, name):
-        os.unlink(name, dir_fd=bin_)
-        return
-    _open_up(bin_, name)
-    with folder(bin_, name) as fd:
-        while inner := _some(fd):
-            for entry in inner:
-                if _is_folder(fd, entry):
-                    _open_up(fd, entry)
-                    os.rename(entry, f"up-{secrets.token_hex(8)}", src_dir_fd=fd, dst_dir_fd=bin_)
-                else:
-                    os.unlink(entry, dir_fd=fd)
-            if time.monotonic() > end:
-                raise _TimeUpError
-    os.rmdir(name, dir_fd=bin_)
-
-
-def _some(fd: int, but: str = "", at_once: int = AT_ONCE) -> list[str]:
-    """At most `at_once` names in a folder, sorted: it may hold millions."""
-    with os.scandir(fd) as entries:
-        return sorted(islice((entry.name for entry in entries if entry.name != but), at_once))
-
-
-def _is_folder(parent: int, name: str) -> bool:
-    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-
-
-def _open_up(parent: int, name: str) -> None:
-    """Give the broker its rights back in a folder of its own; through a descriptor, so that no link is followed."""
-    with suppress(PermissionError):  # another OS user's: removing it will say so
-        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            Path(f"/proc/self/fd/{fd}").chmod(0o700)
-        finally:
-            os.close(fd)
-
-
-def _measure(path: str, end: float) -> Used:
-    total = files = 0
-    for _, folders, names, fd in os.fwalk(path, follow_symlinks=False):
-        files += len(folders) + len(names)
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
-        if time.monotonic() > end:
-            return Used(total, files, whole=False)
-    return Used(total, files, whole=True)

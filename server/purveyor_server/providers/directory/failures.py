@@ -6,11 +6,20 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from purveyor_server.providers.contract import Ambiguous, ProviderError, Retryable, RightsMissing, Unreachable
+from purveyor_server.providers.contract import (
+    Ambiguous,
+    Permanent,
+    ProviderError,
+    Retryable,
+    RightsMissing,
+    Unreachable,
+)
+from purveyor_server.providers.directory.disk import RootError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 BUSY = {errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EMFILE, errno.ENFILE, errno.ENOLCK}
-AWAY = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EHOSTDOWN, errno.ENODEV}
+AWAY = {errno.ESTALE, errno.EHOSTDOWN, errno.ENODEV, errno.ENOTCONN}
+MISPLACED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -21,7 +30,10 @@ def explain(error: OSError, doing: str) -> ProviderError:
         return Retryable("the disk of the folders is full", detail)
     if error.errno in CLOSED:
         return RightsMissing("the broker's OS user lacks a right in the folders", detail)
-    if error.errno in AWAY:
+    if error.errno in MISPLACED and not isinstance(error, RootError):
+        # Never Unreachable: that opens the circuit of all instances, and a consumer can bring this one about.
+        return Permanent("the instance's folder is not as the broker made it", detail)
+    if error.errno in AWAY | MISPLACED:
         return Unreachable("the root of the folders is not there", detail)
     if error.errno in BUSY:
         return Retryable("the folders are busy", detail)

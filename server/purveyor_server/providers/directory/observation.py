@@ -60,9 +60,7 @@ def _look(disk: Disk, instance: Known, quota: Quota) -> Observed:
         differences.append(f"{used.bytes} bytes are used, the quota is {quota.bytes}")
     if used.files > quota.files:
         differences.append(f"{used.files} files and folders are used, the quota is {quota.files}")
-    notes = (
-        [] if used.whole else [f"measuring took more than {MEASURE_SECONDS:g} s: at least {used.bytes} bytes are used"]
-    )
+    notes = [f"not all was measured, {used.gap}: at least {used.bytes} bytes are used"] if used.gap else []
     notes += _expired(disk, name, instance)
     drift = Drift.DRIFTED if differences else Drift.IN_SYNC
     return _observed(drift, differences + notes, healthy=True)

@@ -17,7 +17,8 @@ import msgspec
 from purveyor_server.domain.states import Verb
 from purveyor_server.kit.flock import is_free
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent
-from purveyor_server.providers.directory.disk import MARKER, QUOTA, TOKENS, Disk, hidden
+from purveyor_server.providers.directory.disk import MARKER, QUOTA, TOKENS, Disk
+from purveyor_server.providers.directory.entries import hidden
 from purveyor_server.providers.directory.failures import explained
 from purveyor_server.providers.directory.locks import Claim, claim
 from purveyor_server.providers.directory.settings import BindingParameters, Quota, quota_of
