@@ -57,8 +57,8 @@ def test_contexts_are_set_used_listed_and_deleted() -> None:
     typed("context use lab")
 
     assert json.loads(typed("context list --json")) == [
-        {"name": "lab", "address": "127.0.0.1:7070", "tenant": "team-b", "current": True},
-        {"name": "prod", "address": "unix:/run/prod", "tenant": "team-a", "current": False},
+        {"name": "lab", "address": "127.0.0.1:7070", "tenant": "team-b", "admin": "", "current": True},
+        {"name": "prod", "address": "unix:/run/prod", "tenant": "team-a", "admin": "", "current": False},
     ]
     assert [line.split()[0] for line in typed("context list").splitlines()[1:]] == ["*", "prod"]
     typed("context delete lab")
@@ -74,6 +74,9 @@ def test_contexts_are_set_used_listed_and_deleted() -> None:
         ("context set new -a nowhere", Exit.USAGE),
         ("context set a/b -a /run/x", Exit.USAGE),
         ("context set new -a /run/x -t UPPER", Exit.USAGE),
+        ("context set new -a /run/x --admin nowhere", Exit.USAGE),
+        ("status", Exit.USAGE),  # the current context has no admin address: never another broker's
+        ("--context prod freeze all --reason x", Exit.USAGE),
         ("--context nix catalog", Exit.NOT_FOUND),
         ("catalog --context nix --json", Exit.NOT_FOUND),
     ],
@@ -148,12 +151,25 @@ def test_the_order_in_which_a_broker_is_found(monkeypatch: pytest.MonkeyPatch) -
     typed("context set one -a /run/one -t team-one")
     typed("context set two -a /run/two")
 
-    assert contexts.choose(None, None, None) == Place("unix:/run/one", "team-one")
-    assert contexts.choose(None, "mine", None) == Place("unix:/run/one", "mine")
+    assert contexts.choose(None, None, None) == Place("unix:/run/one", "team-one", None, "one")
+    assert contexts.choose(None, "mine", None) == Place("unix:/run/one", "mine", None, "one")
     monkeypatch.setenv("PURVEYOR_CONTEXT", "two")
-    assert contexts.choose(None, None, None) == Place("unix:/run/two", "default")
-    assert contexts.choose(None, None, "one") == Place("unix:/run/one", "team-one")
+    assert contexts.choose(None, None, None) == Place("unix:/run/two", "default", None, "two")
+    assert contexts.choose(None, None, "one") == Place("unix:/run/one", "team-one", None, "one")
     assert contexts.choose("/run/else", None, "one") == Place("/run/else", "default")
+
+
+def test_operators_go_to_the_contexts_own_admin_listener() -> None:
+    typed("context set prod -a /run/prod --admin /run/prod-admin")
+    typed("context set lab -a /run/lab")
+    typed("context set prod -t team-a")  # what is not given stays
+
+    prod = contexts.choose(None, None, "prod")
+    assert contexts.admin_address(None, prod) == "unix:/run/prod-admin"
+    assert contexts.admin_address("/run/given", prod) == "/run/given"
+    assert contexts.admin_address(None, contexts.choose("/run/else", None, "prod")) is None
+    with pytest.raises(errors.InvalidRequestError, match="context lab: has none: `purveyor context set lab --admin"):
+        contexts.admin_address(None, contexts.choose(None, None, "lab"))
 
 
 async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:

@@ -78,14 +78,16 @@ async def test_a_freeze_is_shown_explained_and_lifted(admin: AdminClient, client
     assert (frozen.name, frozen.principal) == ("provider:main", "local")
     assert await admin.freeze("provider:main", "another reason") == frozen
 
+    await admin.freeze("deletes", "holds no provision")
     handle = await client.provision("svc", "big", instance_id="orders")
     await waiting(client, handle.id, "FROZEN")
     why = await admin.explain(handle.id)
     assert why.causes[0].code == "FROZEN"
     assert "a disk is being changed" in why.causes[0].sentence
+    assert not [cause for cause in why.causes if "holds no provision" in cause.sentence]
     status = await admin.status()
     assert (status.waiting, status.parked, status.oldest_unfinished_operation_id) == ({"FROZEN": 1}, 1, handle.id)
-    assert [f.name for f in status.freezes] == ["provider:main"]
+    assert [f.name for f in status.freezes] == ["deletes", "provider:main"]
 
     thawed, operations = await admin.thaw("provider:main", "done")
     assert (thawed, operations) == (frozen, 1)
@@ -95,6 +97,7 @@ async def test_a_freeze_is_shown_explained_and_lifted(admin: AdminClient, client
     assert acts == [
         ("Thaw", "freeze/provider:main", "again"),
         ("Thaw", "freeze/provider:main", "done"),
+        ("Freeze", "freeze/deletes", "holds no provision"),
         ("Freeze", "freeze/provider:main", "another reason"),
         ("Freeze", "freeze/provider:main", "a disk is being changed"),
     ]
@@ -157,6 +160,7 @@ async def test_only_what_was_done_is_logged_once(admin: AdminClient, client: pur
             await admin.purge(TENANT, "orders", "refused")
         await admin.purge(TENANT, "orders", "tried", even_if_in_use=True, validate_only=True)
         await admin.purge(TENANT, "orders", "done", even_if_in_use=True)
+        await admin.purge(TENANT, "orders", "of a tombstone", even_if_in_use=True)
     assert [line["reason"] for line in lines if line.get("method") == "PurgeInstance"] == ["done"]
 
 

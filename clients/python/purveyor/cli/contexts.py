@@ -1,7 +1,8 @@
 """Contexts: brokers by name, as `kubectl` has them, in `~/.config/purveyor/contexts.toml` (or under XDG_CONFIG_HOME).
 
 Guarantee: the file is written whole or not at all, readable by its owner alone, under a lock, so that two commands at once
-lose nothing. A context's tenant goes with its address: an address from elsewhere takes neither.
+lose nothing. A context's tenant and admin address go with its address: an address from elsewhere takes neither, and an
+operator's command never falls back from a context to another broker's admin listener.
 Limit: comments that somebody wrote into the file are lost with the next change.
 """
 
@@ -33,18 +34,24 @@ TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Place(NamedTuple):
-    """Whom to call: an address (None: as `addresses.resolve` finds it) and a tenant."""
+    """Whom to call: an address (None: as `addresses.resolve` finds it), a tenant, and the context that named them."""
 
     address: str | None
     tenant: str
+    admin: str | None = None
+    context: str = ""
+
+
+NOWHERE = Place(None, DEFAULT_TENANT)  # what needs no broker
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One context; without a tenant it is `default`."""
+    """One context; without a tenant it is `default`, without an admin address it is not for operators."""
 
     address: str
     tenant: str = ""
+    admin: str = ""
 
 
 @dataclass
@@ -81,7 +88,17 @@ def choose(address: str | None, tenant: str | None, context: str | None) -> Plac
     if not name:
         return Place(None, tenant or DEFAULT_TENANT)
     entry = known.get(name)
-    return Place(entry.address, tenant or entry.tenant or DEFAULT_TENANT)
+    return Place(entry.address, tenant or entry.tenant or DEFAULT_TENANT, entry.admin or None, name)
+
+
+def admin_address(given: str | None, place: Place) -> str | None:
+    """Where operators' commands go; None as `addresses.resolve_admin` finds it. Raises InvalidRequestError, naming the context."""
+    if given or not place.context:
+        return given
+    if place.admin is None:
+        fix = f"has none: `purveyor context set {place.context} --admin ADDRESS`, or give --admin"
+        raise _refused(f"admin address of context {place.context}", fix)
+    return place.admin
 
 
 def load() -> Contexts:
@@ -102,10 +119,10 @@ def load() -> Contexts:
 def _entry(name: str, table: Any) -> Entry:
     if not isinstance(table, dict) or not isinstance(table.get("address"), str):
         raise _refused(f"{path()}: contexts.{name}", "needs an address")
-    tenant = table.get("tenant", "")
-    if not isinstance(tenant, str):
-        raise _refused(f"{path()}: contexts.{name}.tenant", "is not text")
-    return Entry(table["address"], tenant)
+    for key in ("tenant", "admin"):
+        if not isinstance(table.get(key, ""), str):
+            raise _refused(f"{path()}: contexts.{name}.{key}", "is not text")
+    return Entry(table["address"], table.get("tenant", ""), table.get("admin", ""))
 
 
 @contextmanager
@@ -157,6 +174,7 @@ def _toml(known: Contexts) -> str:
     for name, entry in sorted(known.entries.items()):
         lines += ["", f"[contexts.{_quoted(name)}]", f"address = {_quoted(entry.address)}"]
         lines += [f"tenant = {_quoted(entry.tenant)}"] if entry.tenant else []
+        lines += [f"admin = {_quoted(entry.admin)}"] if entry.admin else []
     return "\n".join(lines) + "\n"
 
 
@@ -165,7 +183,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def checked(name: str, address: str, tenant: str) -> Entry:
+def checked(name: str, address: str, tenant: str, admin: str = "") -> Entry:
     """A context that can be stored. Raises InvalidRequestError, naming the part."""
     if not NAME.fullmatch(name):
         raise _refused("name", f"{name!r} is not 1 to 63 letters, digits, '.', '_', '-', a letter or digit first")
@@ -173,7 +191,7 @@ def checked(name: str, address: str, tenant: str) -> Entry:
         raise _refused("tenant", f"{tenant!r} is not 1 to 63 of a-z, 0-9 and '-', a letter or digit at both ends")
     if not address or not address.isprintable():
         raise _refused("address", "is required: unix:/path or host:port")
-    return Entry(addresses.resolve(address), tenant)
+    return Entry(addresses.resolve(address), tenant, addresses.resolve_admin(admin) if admin else "")
 
 
 def _refused(what: str, description: str) -> InvalidRequestError:

@@ -1,18 +1,15 @@
-"""Commands of operators; they go to the admin listener (--admin, PURVEYOR_ADMIN_ADDRESS)."""
+"""Commands of operators; they go to the admin listener (--admin, PURVEYOR_ADMIN_ADDRESS, the context's)."""
 
 # ruff: noqa: FBT002 - flags of the command line
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from purveyor.cli.session import Session, command
-
-if TYPE_CHECKING:
-    from purveyor.admin import AdminClient
 
 Admin = Annotated[
     str | None,
@@ -34,19 +31,11 @@ def add(app: typer.Typer) -> None:
     command(app, "log-level")(log_level)
 
 
-def client(address: str | None) -> AdminClient:
-    """A client to open with `async with`."""
-    from purveyor.admin import AdminClient  # noqa: PLC0415 - gRPC is loaded by commands that call, not by --help
-    from purveyor.cli.session import RETRY_SECONDS  # noqa: PLC0415 - as above
-
-    return AdminClient(address, retry_for=RETRY_SECONDS)
-
-
 async def status(session: Session, admin: Admin = None) -> None:
     """How the broker does: version, store, backlog, providers, freezes, disk."""
     from purveyor.cli import operator_tables  # noqa: PLC0415 - rich only where it is used
 
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         found = await broker.status()
     session.emit(found, lambda: operator_tables.status(found))
 
@@ -55,7 +44,7 @@ async def why(session: Session, operation_id: Operation, admin: Admin = None) ->
     """Why an operation does not move."""
     from purveyor.cli import operator_tables  # noqa: PLC0415 - as above
 
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         found = await broker.explain(operation_id)
     session.emit(found, lambda: operator_tables.explanation(found))
 
@@ -68,7 +57,7 @@ async def freeze(
     admin: Admin = None,
 ) -> None:
     """Stop something before its next outside call: deletes, reaping, all, or: provider NAME."""
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         found = await broker.freeze(_name(what), reason, validate_only=validate_only)
     words = f"frozen: {found.name}: {found.reason} (by {found.principal})"
     session.emit(found, f"would be {words}" if validate_only else words)
@@ -83,7 +72,7 @@ async def thaw(
 ) -> None:
     """Let go again what was frozen."""
     name = _name(what)
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         found, operations = await broker.thaw(name, reason, validate_only=validate_only)
     if found is None:
         session.say(f"{name} was not frozen")
@@ -113,7 +102,7 @@ async def purge(
     """Forget an instance or a binding WITHOUT touching any backend; says what is left there."""
     from purveyor.cli import operator_tables  # noqa: PLC0415 - rich only where it is used
 
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         found = await broker.purge(
             session.tenant, instance_id, reason,
             binding_id=binding_id, even_if_in_use=even_if_in_use, validate_only=validate_only,
@@ -136,7 +125,7 @@ async def edit_step(
 
     if mark not in {"done", "absent"}:
         raise typer.BadParameter("give done or absent", param_hint="MARK")
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         found = await broker.edit_step(operation_id, step, mark, reason, validate_only=validate_only)
     session.emit(found, lambda: render.steps(found))
 
@@ -150,7 +139,7 @@ async def audit(
     from purveyor.cli import operator_tables  # noqa: PLC0415 - as above
 
     found = []
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         async for record in broker.audit(page_size=min(limit, 100)):
             found.append(record)
             if len(found) >= limit:
@@ -165,14 +154,14 @@ async def log_level(
     admin: Admin = None,
 ) -> None:
     """Log more or less, until the process ends."""
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         before = await broker.set_log_level(level, reason)
     session.emit({"level": level, "before": before}, f"log level {level} (was {before})")
 
 
 async def backup(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE")], admin: Admin = None) -> None:
     """Copy the store to FILE while the broker serves. Keep the key file apart: it is not in the copy."""
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         try:
             found = await broker.backup(file)
         except OSError as error:
@@ -191,7 +180,7 @@ async def recover(
     """After a restore: show what differs from the backends; with --finish go on deleting and working."""
     from purveyor.cli import operator_tables  # noqa: PLC0415 - rich only where it is used
 
-    async with client(admin) as broker:
+    async with session.admin_client(admin) as broker:
         if finish:
             recovery, operations = await broker.finish_recovery(reason)
             session.emit(

@@ -26,6 +26,7 @@ class Listed:
     name: str
     address: str
     tenant: str
+    admin: str
     current: bool
 
 
@@ -45,7 +46,7 @@ def list_all(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT
     async def work(session: Session) -> None:
         known = contexts.load()
         found = [
-            Listed(name, entry.address, entry.tenant or contexts.DEFAULT_TENANT, name == known.current)
+            Listed(name, entry.address, entry.tenant or contexts.DEFAULT_TENANT, entry.admin, name == known.current)
             for name, entry in sorted(known.entries.items())
         ]
         session.emit(found, lambda: _table(found))
@@ -56,8 +57,8 @@ def list_all(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT
 def _table(found: list[Listed]) -> Any:
     from purveyor.cli import render  # noqa: PLC0415 - rich only where it is used
 
-    rows = (("*" if item.current else "", item.name, item.address, item.tenant) for item in found)
-    return render.table(("", "NAME", "ADDRESS", "TENANT"), rows)
+    rows = (("*" if item.current else "", item.name, item.address, item.tenant, item.admin) for item in found)
+    return render.table(("", "NAME", "ADDRESS", "TENANT", "ADMIN"), rows)
 
 
 def use(context: typer.Context, name: Name, json: AsJson = False) -> None:  # noqa: FBT002 - a flag
@@ -80,6 +81,10 @@ def set_one(
         typer.Option("--address", "-a", metavar="ADDRESS", help="unix:/path or host:port.", show_default=False),
     ] = None,
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", show_default=False)] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option("--admin", metavar="ADDRESS", help="The admin listener, for operators.", show_default=False),
+    ] = None,
     json: AsJson = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Make or change a context; what is not given stays. The first one becomes the current one."""
@@ -87,7 +92,8 @@ def set_one(
     async def work(session: Session) -> None:
         with contexts.changing() as known:
             old = known.entries.get(name, contexts.Entry(""))
-            entry = contexts.checked(name, address or old.address, old.tenant if tenant is None else tenant)
+            tenant_kept, admin_kept = old.tenant if tenant is None else tenant, old.admin if admin is None else admin
+            entry = contexts.checked(name, address or old.address, tenant_kept, admin_kept)
             known.current = known.current or name
             known.entries[name] = entry
             current = known.current

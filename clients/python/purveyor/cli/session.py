@@ -26,6 +26,7 @@ from purveyor.errors import PurveyorError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from purveyor.admin import AdminClient
     from purveyor.client import Client
     from purveyor.operations import OperationHandle
 
@@ -78,6 +79,7 @@ class Session:
     tenant: str
     json: bool
     trace: Trace = field(default_factory=Trace)
+    place: contexts.Place = contexts.NOWHERE
 
     def client(self) -> Client:
         """A client to open with `async with`."""
@@ -85,6 +87,13 @@ class Session:
         from purveyor.client import Client  # noqa: PLC0415 - gRPC is loaded by commands that call, not by --help
 
         return Client(self.address, tenant=self.tenant, retry_for=RETRY_SECONDS)
+
+    def admin_client(self, address: str | None) -> AdminClient:
+        """The same for operators: `address`, else the context's. Raises InvalidRequestError when the context has none."""
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        from purveyor.admin import AdminClient  # noqa: PLC0415 - as above
+
+        return AdminClient(contexts.admin_address(address, self.place), retry_for=RETRY_SECONDS)
 
     def emit(self, value: Any, shown: RenderableType | Callable[[], RenderableType]) -> None:
         """The result: `value` as JSON, or `shown` for people."""
@@ -177,7 +186,7 @@ def _session(ctx: typer.Context, arguments: dict[str, Any]) -> Session:
         place = contexts.choose(address, tenant, context)
     except PurveyorError as error:
         raise typer.Exit(report(Session(None, "", json), error, code_of(error))) from error
-    session = Session(place.address, place.tenant, json)
+    session = Session(place.address, place.tenant, json, place=place)
     if address and context:
         session.say(f"the address {address} goes before the context {context}")
     return session

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.freezes import Freeze, holding
 from purveyor_server.domain.model import Operation
-from purveyor_server.domain.states import StepState, Waiting
+from purveyor_server.domain.states import Make, StepState, Waiting
 from purveyor_server.lifecycle.admin.acts import enter, find_operation
 from purveyor_server.lifecycle.admin.contract import AdminParts, Cause, ProviderReport
 from purveyor_server.lifecycle.admin.reporting import provider_report, providers
@@ -81,7 +81,9 @@ def _around(operation: Operation, freezes: Iterable[Freeze], report: ProviderRep
     """What holds more than this one."""
     if operation.done:
         return
-    for freeze in freezes:
+    for freeze in (
+        one for one in freezes if holding((one,), operation, Make.ABSENT)
+    ):  # what is not a removal is held less
         yield Cause("FROZEN", f"frozen since {freeze.at:%Y-%m-%d %H:%M:%SZ}: {freeze.name}: {freeze.reason}")
     if report is None:
         yield Cause("HELD", f"the catalog has no provider {operation.provider!r} any more; its snapshot is used")

@@ -80,7 +80,7 @@ async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged
             for operation_id in unread.operations:
                 journals[operation_id] = await parts.store.steps(SYSTEM, operation_id)
         else:
-            if not act.validate_only:
+            if not act.validate_only and decision.writes != Writes():
                 tell(parts, caller, action, act, aim.resource, aim.tenant)
             return _purged(decision)
     raise busy(f"an operation on {aim.resource}", "", instance_id=aim.instance_id)
