@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from purveyor_server.providers.skeleton import write_skeleton
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,7 +64,7 @@ def test_a_removal_that_forgets_to_remove_is_found(written: Path, tmp_path: Path
     pieces.write_text(text.replace(REMOVAL, 'ctx.outside("remove")'), encoding="utf-8")
     impatient = flawed / "tests/test_contract.py"
     case = impatient.read_text(encoding="utf-8")
-    impatient.write_text(case.replace("    factory = ", "    patience = 2.0\n    factory = "), encoding="utf-8")
+    impatient.write_text(case.replace("    factory = ", "    patience = 1.0\n    factory = "), encoding="utf-8")
 
     done = run(flawed, "pytest", "-p", "no:cacheprovider", "-x", "-k", "absent_twice")
 
@@ -79,6 +81,16 @@ def test_linters_find_nothing(written: Path, command: tuple[str, ...]) -> None:
     done = run(written, *command)
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["a", "zoo", "names-of-24-characters-x"])
+def test_style_holds_for_any_name(name: str, tmp_path: Path) -> None:
+    """Names of every length, and before and after the others in the alphabet."""
+    write_skeleton(name, tmp_path)
+
+    for command in (("check", "--no-cache"), ("format", "--no-cache", "--check")):
+        done = run(tmp_path / name, "ruff", *command, ".")
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ class World:
         self.flaws = set(flaws)
         self.things: dict[str, dict[str, Any]] = {}
         self.busy: set[str] = set()
+        self.fences: dict[str, int] = {}  # calls that began before are refused
         self.held = ""
         self.reached = asyncio.Event()
         self.gate = asyncio.Event()
@@ -61,19 +62,20 @@ class World:
     async def change(self, kind: str, name: str, work: Callable[[], None]) -> None:
         """A call that takes effect whether or not anybody waits for it."""
         self.busy.add(name)
-        task = asyncio.create_task(self._effect(kind, name, work))
+        task = asyncio.create_task(self._effect(kind, name, work, self.fences.get(name, 0)))
         self.calls.add(task)
         task.add_done_callback(self.calls.discard)
         await asyncio.shield(task)
 
-    async def _effect(self, kind: str, name: str, work: Callable[[], None]) -> None:
+    async def _effect(self, kind: str, name: str, work: Callable[[], None], fence: int) -> None:
         if self.held == kind:
             self.held = ""
             self.reached.set()
             await self.gate.wait()
         await asyncio.sleep(0)
         try:
-            work()
+            if fence == self.fences.get(name, 0):
+                work()
         finally:
             self.busy.discard(name)
 
@@ -148,6 +150,11 @@ class MemoryPiece:
 
     async def settle(self, ctx: Context) -> bool:
         if self._world.has("settle lies"):
+            return True
+        if self._world.has("fences") or self._world.has("fences nothing"):
+            name = ctx.name(self.name)
+            self._world.busy.discard(name)
+            self._world.fences[name] = self._world.fences.get(name, 0) + self._world.has("fences")
             return True
         return ctx.name(self.name) not in self._world.busy and not self._world.has("never settles")
 

@@ -21,6 +21,7 @@ CONTROLS = [
     ("two at once", "runs at once", "_again"),
     ("never settles", "settle", "settle of 'box'"),
     ("settle lies", "late effects", "settle of 'box' says true"),
+    ("fences nothing", "late effects", "after absent it was let go, and the listing changed"),
     ("half make", "kills: provision", "killed at box"),
     ("half make", "kills: bind", "killed at key"),
     ("half update", "kills: update", "killed at box"),
@@ -58,6 +59,10 @@ async def test_a_planted_flaw_is_found(tmp_path: Path, flaw: str, topic: str, ve
 
 def test_every_topic_has_a_control() -> None:
     assert {topic for _, topic, _ in CONTROLS} == set(TOPICS)
+
+
+async def test_settle_may_say_true_when_the_backend_then_refuses_the_call(tmp_path: Path) -> None:
+    await TOPICS["late effects"](MemoryCase(tmp_path, "fences"))
 
 
 class Silent(MemoryCase):

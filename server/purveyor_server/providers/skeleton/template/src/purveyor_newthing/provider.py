@@ -28,7 +28,7 @@ from purveyor_server.providers.strict import read_configuration
 
 from purveyor_newthing.backend import Backend
 from purveyor_newthing.pieces import BOX, KEY, BoxPiece, KeyPiece, read_mark
-from purveyor_newthing.settings import NewthingConfig, PlanSettings, size_of
+from purveyor_newthing.settings import PlanSettings, ProviderConfig, size_of
 
 TEXT = {"type": "string", "minLength": 1}
 COUNT = {"type": "integer", "minimum": 1}
@@ -64,7 +64,7 @@ class NewthingProvider:
         backend: type[Backend] = Backend,
     ) -> None:
         # REPLACE: nothing is connected to here, the broker may start while the backend is away.
-        root = read_configuration(NewthingConfig, config).root or Path(environment.data_dir)
+        root = read_configuration(ProviderConfig, config).root or Path(environment.data_dir)
         self._backend = backend(root)
         self._box = BoxPiece(self._backend)
         self._key = KeyPiece(self._backend)

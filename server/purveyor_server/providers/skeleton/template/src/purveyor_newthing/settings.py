@@ -12,7 +12,7 @@ from purveyor_server.providers.strict import Strict, read_values
 from pydantic import Field
 
 
-class NewthingConfig(Strict):
+class ProviderConfig(Strict):
     """`providers.<name>.config` of the catalog.
 
     REPLACE: address and account of your server. A password is a reference here, `password: dict[str, str]`, and its
