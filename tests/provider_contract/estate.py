@@ -19,10 +19,10 @@ from tests.postgres_server import TestEnvironment, TestServer, make_root
 from tests.provider_contract.shop import Shop
 
 AS_ROOT = os.geteuid() == 0
-# Workers of pytest-xdist run side by side, each with stores of its own that know nothing of the others' numbers.
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-UIDS = {"uid_low": 71_000 + 1000 * WORKER, "uid_high": 71_999 + 1000 * WORKER} if AS_ROOT else {}
-PORTS = {"port_low": 15_000 + 200 * WORKER, "port_high": 15_199 + 200 * WORKER}
+# Runs of pytest side by side (workers, other checkouts) have stores of their own that know nothing of the others' numbers.
+RUN = os.getpid() % 20
+UIDS = {"uid_low": 71_000 + 1000 * RUN, "uid_high": 71_999 + 1000 * RUN} if AS_ROOT else {}
+PORTS = {"port_low": 15_000 + 200 * RUN, "port_high": 15_199 + 200 * RUN}
 DEDICATED_PLAN: dict[str, Json] = {
     "kind": "dedicated",
     "connection_limit": 5,

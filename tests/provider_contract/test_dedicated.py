@@ -34,10 +34,11 @@ from purveyor_server.providers.postgresql import PostgresProvider
 from purveyor_server.providers.postgresql.binaries import OsUser, find_installation
 from purveyor_server.providers.postgresql.locks import FULL, LockedRunner, holding
 from tests.postgres_server import TestServer
-from tests.provider_contract.estate import DEDICATED_PLAN, UIDS, Estate, estate
+from tests.provider_contract.estate import DEDICATED_PLAN, PORTS, UIDS, Estate, estate
 from tests.provider_contract.shop import PATIENCE, until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio(loop_scope="session")]
+LAST_PORT = PORTS["port_high"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -263,9 +264,36 @@ async def test_certificates_are_a_choice_only_where_there_is_a_client_ca(home: t
 async def test_it_is_listed_by_its_marker(home: tuple[Estate, str]) -> None:
     shop, uid = home
 
+    binding, _ = await shop.bind(uid)
     found = [owned async for owned in shop.provider.list_owned(shop.store)]
+    await shop.unbind(uid, binding.uid)
 
-    assert found == [Owned("cluster", shop.cluster(uid).name, uid, 7)]
+    assert found[0] == Owned("cluster", shop.cluster(uid).name, uid, 7)
+    assert {("database", uid), ("role", uid), ("role", binding.uid)} <= {(thing.kind, thing.uid) for thing in found}
+
+
+async def test_a_server_that_is_stopped_hides_only_what_is_in_it(grounds: Estate) -> None:
+    uid = await grounds.provision()
+    postmaster = grounds.postmaster(uid)
+    postmaster.send_signal(signal.SIGKILL)
+    postmaster.wait(PATIENCE)
+
+    found = [owned async for owned in grounds.provider.list_owned(grounds.store)]
+
+    assert [thing.kind for thing in found if thing.uid == uid] == ["cluster"]
+
+
+async def test_an_update_that_is_undone_restarts_with_the_old_settings(grounds: Estate) -> None:
+    """From its end: the server comes before the piece that writes its settings."""
+    uid = await grounds.provision()
+    work = grounds.work(Verb.UPDATE, uid, {"connection_limit": 4})
+    await grounds.run(work)
+
+    back = grounds.work(Verb.UPDATE, uid)
+    for step in reversed(list(grounds.provider.plan(back, {}))):
+        await grounds.step(step.piece, step.make, back)
+
+    assert await in_sync(grounds, uid)
 
 
 async def test_what_never_was_can_be_removed(grounds: Estate) -> None:
@@ -363,10 +391,10 @@ async def test_a_port_that_is_taken_meanwhile_is_replaced_while_nobody_knows_it(
 
 
 async def test_a_full_pool_of_ports_is_named(grounds: Estate) -> None:
-    provider, own = grounds.provider, grounds.open(grounds.store, port_low=15_000, port_high=15_000)
+    provider, own = grounds.provider, grounds.open(grounds.store, port_low=LAST_PORT, port_high=LAST_PORT)
     work = grounds.work_of_new()
     await grounds.step(find(grounds, work, "cluster_files"), Make.ENSURE, work)
-    grounds.pools.keep("port", 15_000)
+    grounds.pools.keep("port", LAST_PORT)
     grounds.provider = own
     try:
         with pytest.raises(PoolExhausted):

@@ -198,7 +198,8 @@ class ServerPiece(ClusterPiece):
             state = await self._free_port(ctx, cluster, state)
         ctx.report(30, "starting the server")
         ctx.outside("restart_server" if cluster.runs else "start_server")
-        if not await work_locked(cluster, lambda run: start_server(cluster, run, restart=stale)):
+        lines = wanted_files(self._host, cluster.folders, state.port, ctx)
+        if not await work_locked(cluster, lambda run: _start_as_wanted(cluster, lines, run, stale=stale)):
             return BUSY
         return self._done(cluster)
 
@@ -260,6 +261,14 @@ def end_all(host: Host, *, remove: bool) -> int:
             if remove:
                 cluster.remove_files()
     return len(names)
+
+
+def _start_as_wanted(cluster: Cluster, wanted: dict[str, str], run: LockedRunner, *, stale: bool) -> None:
+    """An update is undone from its end: the server is restarted before the piece that writes the settings has its turn."""
+    state = cluster.need_state()
+    if stale:
+        tuning.write_files(cluster.folders, wanted, cluster.user(state))
+    start_server(cluster, run, restart=stale)
 
 
 def _start_as_it_was(cluster: Cluster, run: LockedRunner) -> None:

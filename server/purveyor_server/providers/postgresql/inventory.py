@@ -1,8 +1,8 @@
 """What in the server carries our marker.
 
 Guarantee: exactly the roles, databases and schemas whose comment is a marker of the store asked for, in pages, and the
-dedicated servers whose files carry one (what is inside of those goes with them).
-Limit: a walk over pages is no snapshot; who may comment on one of them is its owner or the broker's role, so tenants
+dedicated servers whose files carry one, with what is in those that take connections.
+Limit: a walk over pages is no snapshot; what is in a dedicated server that does not run is not seen; who may comment on one of them is its owner or the broker's role, so tenants
 cannot plant a marker.
 """
 
@@ -13,11 +13,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from purveyor_server.providers.contract import Owned
+import structlog
+
+from purveyor_server.providers.contract import Owned, Unreachable
 from purveyor_server.providers.postgresql.common import common_databases
 from purveyor_server.providers.postgresql.host import Host
 from purveyor_server.providers.postgresql.sessions import Session, Sessions
 
+_log = structlog.get_logger(__name__)
 PAGE = 500
 MARKED = """
 SELECT kind, name, description FROM (
@@ -43,14 +46,35 @@ async def list_owned(sessions: Sessions, host: Host | None, store_id: str) -> As
     """Everything with the marker `purveyor:<store_id>:<uid>:<revision>`; what does not read so is left out."""
     async for owned in _walk(sessions.admin, MARKED, store_id):
         yield owned
-    for name, marker in [] if host is None else await asyncio.to_thread(lambda: list(host.kept())):
-        if (kept := _owned("cluster", name, marker, store_id)) is not None:
-            yield kept
+    if host is not None:
+        async for owned in _dedicated(host, store_id):
+            yield owned
     async with sessions.admin() as session:
         databases = await common_databases(session)
     for database in databases:
         async for owned in _walk(partial(sessions.inside, database), SCHEMAS, store_id):
             yield owned
+
+
+async def _dedicated(host: Host, store_id: str) -> AsyncIterator[Owned]:
+    for name, marker in await asyncio.to_thread(lambda: list(host.kept())):
+        if (kept := _owned("cluster", name, marker, store_id)) is None:
+            continue
+        yield kept
+        async for owned in _inside(host, name, store_id):
+            yield owned
+
+
+async def _inside(host: Host, name: str, store_id: str) -> AsyncIterator[Owned]:
+    """A server that somebody stopped or that does not answer hides nothing but its own: the walk goes on."""
+    cluster = host.cluster(name)
+    if not await asyncio.to_thread(lambda: cluster.answers):
+        return
+    try:
+        async for owned in _walk(cluster.sessions.admin, MARKED, store_id):
+            yield owned
+    except Unreachable as error:
+        _log.warning("dedicated server is left out of the inventory", cluster=name, detail=error.detail)
 
 
 async def _walk(
