@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # CI must not fail by chance on a slow machine: no per-example deadline there; the test's own time-out still bounds it.
@@ -18,3 +21,13 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, usual)
 
 pytest_plugins = ["purveyor_server.providers.testing.plugin"]  # prints the table provider x topic
+
+
+@pytest.fixture(autouse=True)
+def folder_kept() -> Iterator[None]:
+    """Processes of later tests start in this folder: a test that leaves another one fails itself."""
+    before = Path.cwd()
+    yield
+    after = Path.cwd()
+    os.chdir(before)
+    assert after == before

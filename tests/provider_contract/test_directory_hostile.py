@@ -162,9 +162,8 @@ def test_a_hard_link_counts_once_and_what_it_names_stays(home: Home) -> None:
 def test_what_is_no_file_is_neither_opened_nor_kept(home: Home) -> None:
     os.mkfifo(home.data / "fifo")
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(home.data)  # a socket's path is short
-        listening.bind("socket")
-        os.chdir("/")
+        with contextlib.chdir(home.data):  # a socket's path is short
+            listening.bind("socket")
 
         assert home.measured() == Used(0, 2)
         home.remove()
@@ -192,10 +191,8 @@ def test_a_file_of_the_brokers_that_became_something_else_is_no_file(home: Home,
         case "fifo":
             os.mkfifo(place)
         case "socket":
-            with socket.socket(socket.AF_UNIX) as bound:
-                os.chdir(place.parent)
+            with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(place.parent):
                 bound.bind(part)
-                os.chdir("/")
         case "folder":
             (place / "inner" / "more").mkdir(parents=True)
         case "link":
