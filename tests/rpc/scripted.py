@@ -106,6 +106,14 @@ class ScriptedDoor:
         finally:
             self.signals.emit("ended")
 
+    async def view_instance(
+        self, caller: Caller, tenant: str, instance_id: str, encode: Callable[..., bytes], *, show_deleted: bool = False
+    ) -> bytes:
+        """By the scripts of `get_instance` and `newest_operations`."""
+        found = await self.get_instance(caller, tenant, instance_id, show_deleted)
+        newest = await self.newest_operations(caller, (found,))
+        return encode(found, newest.get(found.last_operation))
+
     async def watch_operation(
         self, caller: Caller, *arguments: Any, **named: Any
     ) -> AsyncIterator[tuple[OperationDetails, bool]]:

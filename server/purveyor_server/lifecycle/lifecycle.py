@@ -32,6 +32,7 @@ from purveyor_server.lifecycle.contract import (
 from purveyor_server.lifecycle.credentials import get_credentials
 from purveyor_server.lifecycle.deprovision import deprovision
 from purveyor_server.lifecycle.door import Door
+from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
 from purveyor_server.lifecycle.provision import provision
@@ -76,7 +77,9 @@ class Lifecycle:
             clock=clock,
             settings=settings,
             door=self._door,
+            kept=Kept(settings.max_kept),
         )
+        store.subscribe(self._parts.kept.on_commit)
 
     def drain(self) -> None:
         """From now on mutating calls are refused with DRAINING; reads, waits and watches go on."""
@@ -111,6 +114,18 @@ class Lifecycle:
     ) -> Instance:
         """One instance as it is stored."""
         return await reads.get_instance(self._parts, caller, tenant, instance_id, deleted=show_deleted)
+
+    async def view_instance(
+        self,
+        caller: Caller,
+        tenant: str,
+        instance_id: str,
+        encode: Callable[[Instance, Operation | None], bytes],
+        *,
+        show_deleted: bool = False,
+    ) -> bytes:
+        """One instance with its last operation, as `encode` makes it; the same bytes again until it changes."""
+        return await reads.view_instance(self._parts, caller, tenant, instance_id, encode, deleted=show_deleted)
 
     async def list_instances(self, caller: Caller, listing: Listing) -> PageOf:
         """A page of `Instance`."""

@@ -50,4 +50,5 @@ class LifecycleSettings(msgspec.Struct, frozen=True):
     max_ttl: timedelta = timedelta(days=3650)
     max_named: int = 20  # bindings that an error names
     max_rounds: int = 4  # times an accept is prepared anew when its instance changes meanwhile
+    max_kept: int = 32 * 1024 * 1024  # bytes of encoded answers that are kept
     shortest_heartbeat: float = 1.0  # seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from purveyor_server.domain import filters
 from purveyor_server.domain.catalog import Catalog
@@ -27,6 +27,27 @@ async def get_instance(parts: Parts, caller: Caller, tenant: str, instance_id: s
     """One instance; raises INSTANCE_NOT_FOUND, for tombstones too unless `deleted`."""
     scope = parts.door.enter(caller, Action.GET_INSTANCE, tenant)
     return await known_instance(parts, scope, tenant, instance_id, deleted=deleted)
+
+
+async def view_instance(
+    parts: Parts,
+    caller: Caller,
+    tenant: str,
+    instance_id: str,
+    encode: Callable[[Instance, Operation | None], bytes],
+    *,
+    deleted: bool,
+) -> bytes:
+    """What `encode` makes of an instance and its last operation, kept until they change; raises INSTANCE_NOT_FOUND."""
+    scope = parts.door.enter(caller, Action.GET_INSTANCE, tenant)
+
+    async def read() -> tuple[bytes, bool]:
+        instance = await known_instance(parts, scope, tenant, instance_id, deleted=deleted)
+        newest = await newest_operations(parts, caller, (instance,))
+        # A tombstone is an answer for some callers only.
+        return encode(instance, newest.get(instance.last_operation)), instance.state is not InstanceState.DELETED
+
+    return await parts.kept.answer((tenant, instance_id), encode, read)
 
 
 async def get_binding(

@@ -18,6 +18,7 @@ from purveyor_server.domain.model import Binding, Instance, Operation, RequestKe
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.contract import Caller, Outcome, Write
 from purveyor_server.lifecycle.door import Action, Door
+from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook, UnpreparedError, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
 from purveyor_server.lifecycle.refusals import request_id_reused
@@ -40,6 +41,7 @@ class Parts:
     clock: Clock
     settings: LifecycleSettings
     door: Door
+    kept: Kept
 
 
 Prepare = Callable[[], Awaitable[Accept]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -32,9 +32,15 @@ class UseCases(Protocol):
     async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome: ...
     async def bind(self, caller: Caller, request: Bind) -> Outcome: ...
     async def unbind(self, caller: Caller, request: Unbind) -> Outcome: ...
-    async def get_instance(
-        self, caller: Caller, tenant: str, instance_id: str, *, show_deleted: bool = False
-    ) -> Instance: ...
+    async def view_instance(
+        self,
+        caller: Caller,
+        tenant: str,
+        instance_id: str,
+        encode: Callable[[Instance, Operation | None], bytes],
+        *,
+        show_deleted: bool = False,
+    ) -> bytes: ...
     async def list_instances(self, caller: Caller, listing: Listing) -> PageOf: ...
     async def get_binding(
         self, caller: Caller, tenant: str, instance_id: str, binding_id: str, *, show_deleted: bool = False

@@ -62,8 +62,13 @@ def wrap(
     return _MAKERS[kind](
         serve,
         request_deserializer=decode or handler.request_deserializer,
-        response_serializer=handler.response_serializer,
+        response_serializer=encoded(handler.response_serializer),
     )
+
+
+def encoded(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    """`serialize`, for messages; what a handler gives as bytes is sent as it is."""
+    return None if serialize is None else lambda answer: answer if type(answer) is bytes else serialize(answer)
 
 
 def handling(behaviour: Callable[..., Any]) -> Proceed:
