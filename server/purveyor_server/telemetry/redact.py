@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -27,6 +27,7 @@ MASK = "***"
 MAX_DEPTH = 6
 MAX_ITEMS = 100
 MAX_TEXT = 8192
+_PLAIN = frozenset({bool, int, float})
 _SECRET_KEY = re.compile(
     r"(password|passwd|secret|token|credential|authorization|cookie|private_?key|api_?key|verifier)s?$|(^|_)(uri|url|dsn)$",
     re.IGNORECASE,
@@ -34,6 +35,7 @@ _SECRET_KEY = re.compile(
 _URI_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 
 
+@lru_cache(maxsize=4096)  # keys are few and constant; the bound is for keys inside of values
 def is_secret_key(key: str) -> bool:
     """Whether the name of a field says that its value is a secret."""
     return _SECRET_KEY.search(key) is not None
@@ -41,7 +43,7 @@ def is_secret_key(key: str) -> bool:
 
 def shown(key: str, value: Any, depth: int = 0) -> Any:
     """The value of the field `key` as it may be logged: plain JSON data."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or type(value) in _PLAIN:
         return value
     if is_secret_key(key) or isinstance(value, Secret):
         return MASK
@@ -49,6 +51,12 @@ def shown(key: str, value: Any, depth: int = 0) -> Any:
         return masked(value)
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         return _container(key, value, depth)
+    return _rare(value)
+
+
+def _rare(value: Any) -> Any:
+    if isinstance(value, bool | int | float):  # an enumeration's member
+        return value
     if isinstance(value, date | timedelta | PurePath):
         return str(value)
     if isinstance(value, BaseException):
