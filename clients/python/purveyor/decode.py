@@ -166,6 +166,7 @@ def operation(message: operation_pb2.Operation) -> OperationStatus:
         request_id=message.request_id,
         etag=message.etag,
         steps=tuple(_step(step) for step in message.steps),
+        principal=message.principal,
     )
 
 

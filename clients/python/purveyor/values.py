@@ -184,6 +184,7 @@ class OperationStatus:
     request_id: str = ""
     etag: str = ""
     steps: tuple[Step, ...] = ()
+    principal: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

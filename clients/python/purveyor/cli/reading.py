@@ -10,6 +10,7 @@ import typer
 
 from purveyor.cli import completing, projection
 from purveyor.cli.arguments import Filter, Limit, Timeout
+from purveyor.cli.operating import Admin
 from purveyor.cli.session import Session, command
 
 if TYPE_CHECKING:
@@ -41,7 +42,18 @@ def checked_prefix(prefix: str) -> str:
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for function in (catalog, instances, instance, bindings, binding, credentials, operations, operation, watch):
+    for function in (
+        catalog,
+        instances,
+        instance,
+        bindings,
+        binding,
+        credentials,
+        operations,
+        operation,
+        watch,
+        explain,
+    ):
         command(app)(function)
 
 
@@ -238,3 +250,11 @@ async def watch(
         await progress.finish(session, handle, timeout, show=session.emit_line)
     if not session.json:
         session.show(render.operation(handle.status))
+
+
+async def explain(session: Session, instance_id: InstanceId, admin: Admin = None) -> None:
+    """The story of an instance: who asked for what, what ran, what failed, what is left."""
+    from purveyor.cli import render, story  # noqa: PLC0415 - as above
+
+    found = await story.read(session, instance_id, admin)
+    session.emit(found, lambda: render.story(found))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from purveyor.cli.story import Story
     from purveyor.credentials import Credentials
     from purveyor.values import Binding, Catalog, Instance, OperationStatus
 
@@ -204,6 +206,25 @@ def steps(found: OperationStatus) -> Table:
             for step in found.steps
         ),
     )
+
+
+def story(found: Story) -> Group:
+    """An instance, its story, what is left behind, and what could not be told."""
+    item = found.instance
+    head = facts(
+        (
+            ("instance", item.instance_id),
+            ("state", state(item.state)),
+            ("plan", f"{item.service_name or item.service_id} {item.plan_name or item.plan_id}"),
+            ("left behind", ", ".join(found.left)),
+            ("not told", "; ".join(found.gaps)),
+        )
+    )
+    rows = (
+        (when(entry.time), entry.who, entry.what, state(entry.state or "-"), "; ".join(entry.told), entry.operation_id)
+        for entry in found.entries
+    )
+    return Group(head, table(("WHEN", "WHO", "WHAT", "STATE", "TOLD", "OPERATION"), rows))
 
 
 def credentials(found: Credentials) -> Table:

@@ -88,12 +88,12 @@ class Session:
 
         return Client(self.address, tenant=self.tenant, retry_for=RETRY_SECONDS)
 
-    def admin_client(self, address: str | None) -> AdminClient:
+    def admin_client(self, address: str | None, retry_for: float = RETRY_SECONDS) -> AdminClient:
         """The same for operators: `address`, else the context's. Raises InvalidRequestError when the context has none."""
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from purveyor.admin import AdminClient  # noqa: PLC0415 - as above
 
-        return AdminClient(contexts.admin_address(address, self.place), retry_for=RETRY_SECONDS)
+        return AdminClient(contexts.admin_address(address, self.place), retry_for=retry_for)
 
     def emit(self, value: Any, shown: RenderableType | Callable[[], RenderableType]) -> None:
         """The result: `value` as JSON, or `shown` for people."""

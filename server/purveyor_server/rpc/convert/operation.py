@@ -50,6 +50,7 @@ def encode_operation(
         end_time=to_timestamp(operation.ended_at),
         deadline=to_timestamp(operation.deadline),
         request_id=operation.request.request_id if operation.request is not None else "",
+        principal=operation.request.principal if operation.request is not None else "",
         etag=etag_of(operation) if operation.operation_id else "",
         steps=[_step(step) for step in steps] or _planned(operation, planned),
     )
