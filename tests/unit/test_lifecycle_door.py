@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from purveyor_server.domain.states import BindingState, OperationState
 from purveyor_server.lifecycle.contract import Listing
 from purveyor_server.lifecycle.door import EVERY_ROLE, ROLES, Action
 from purveyor_server.providers.registry import ProviderMissingError
-from purveyor_server.store.contract import SYSTEM, Page
+from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation
 from tests.fakes.broker import CREDENTIALS, Broker, bind, deprovision, open_broker, provision, unbind, update
 from tests.fakes.situations import INSTANCE, LOCAL, TENANT, catalog, plan
 
@@ -308,3 +309,36 @@ async def test_watch_beats_when_nothing_happens(tmp_path: Path) -> None:
         assert [(await anext(stream))[1] for _ in range(3)] == [False, True, True]
         await stream.aclose()  # type: ignore[attr-defined] # a generator
         assert len(lab.hub) == 0
+
+
+async def test_a_store_that_is_behind_takes_removals_only(tmp_path: Path) -> None:
+    """Refused before it is queued: it would wait as long as everything before it."""
+    gate = threading.Event()
+
+    def held(_situation: Situation) -> Decision:
+        gate.wait(10)
+        return Decision()
+
+    async with open_broker(tmp_path, max_lag=0.0) as lab:
+        await ready(lab)
+        assert lab.store.lag == 0.0
+        behind = asyncio.create_task(lab.store.accept(Accept(SYSTEM, TENANT, INSTANCE, held)))
+        await asyncio.sleep(0)  # it is queued
+        try:
+            assert lab.store.lag > 0.0
+            for ask in (
+                lab.door.provision(LOCAL, provision("another")),
+                lab.door.update(LOCAL, update(parameters={"size": 2})),
+                lab.door.bind(LOCAL, bind()),
+            ):
+                refused = await reason(ask)
+                assert refused.reason is Reason.TOO_MANY_OPERATIONS
+                assert refused.retry_after
+                assert refused.metadata["scope"] == "store"
+            removal = asyncio.create_task(lab.door.deprovision(LOCAL, deprovision()))
+            await asyncio.sleep(0)
+        finally:
+            gate.set()
+        assert (await removal).operation is not None
+        await behind
+        assert lab.store.lag == 0.0

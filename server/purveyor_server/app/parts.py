@@ -52,7 +52,7 @@ STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the 
 
 def rpc_settings(settings: Settings) -> RpcSettings:
     """Limits and times as the gRPC face takes them."""
-    given = settings.limits.model_dump(exclude={"max_pending", "max_parked"})
+    given = settings.limits.model_dump(exclude={"max_pending", "max_parked", "max_lag"})
     for name, field in (
         ("call_timeout", "call_seconds"),
         ("max_wait", "wait_seconds"),
@@ -66,7 +66,12 @@ def rpc_settings(settings: Settings) -> RpcSettings:
 def lifecycle_settings(settings: Settings) -> LifecycleSettings:
     """Bounds as the use-cases take them."""
     limits = settings.limits
-    return LifecycleSettings(max_wait=limits.max_wait, max_pending=limits.max_pending, max_parked=limits.max_parked)
+    return LifecycleSettings(
+        max_wait=limits.max_wait,
+        max_pending=limits.max_pending,
+        max_parked=limits.max_parked,
+        max_lag=limits.max_lag.total_seconds(),
+    )
 
 
 class Broker:

@@ -166,6 +166,7 @@ class LimitSettings(Section):
     streams_per_caller: Count = 20_000
     max_pending: Count = 10_000
     max_parked: Count = 1_000_000
+    max_lag: Duration = _seconds(1.0)
 
 
 class RetentionSettings(Section):

@@ -42,6 +42,7 @@ class LifecycleSettings(msgspec.Struct, frozen=True):
     wait_margin: timedelta = timedelta(milliseconds=250)  # kept of a call's deadline for the answer
     max_pending: int = 10_000  # operations that run or wait for a slot; above it nothing new is accepted
     max_parked: int = 1_000_000  # operations that wait for anything else
+    max_lag: float = 1.0  # seconds that the store is behind; above it nothing new is accepted
     full_retry: float = 5.0  # seconds that a caller is told to wait when there are too many operations
     busy_retry: float = 1.0  # seconds that a caller is told to wait for an operation in progress
     default_page: int = 100

@@ -21,7 +21,7 @@ from purveyor_server.lifecycle.door import Action, Door
 from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook, UnpreparedError, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
-from purveyor_server.lifecycle.refusals import request_id_reused
+from purveyor_server.lifecycle.refusals import check_lag, request_id_reused
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Store
 from purveyor_server.watch.operations import OperationHub
 
@@ -53,7 +53,10 @@ async def accept(parts: Parts, prepare: Prepare) -> Decision:
     parts.book.refresh_missing()
     for _ in range(parts.settings.max_rounds):
         try:
-            return await parts.store.accept(await prepare())
+            command = await prepare()
+            if command.creates:
+                check_lag(parts.store.lag, parts.settings)
+            return await parts.store.accept(command)
         except UnpreparedError as stale:
             last = stale
             if digest := stale.metadata.get("plan"):

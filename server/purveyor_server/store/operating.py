@@ -103,6 +103,11 @@ class OperatorCommands(Protocol):
 class OperatorReads(Protocol):
     """The committed reads; of every tenant, for operators only."""
 
+    @property
+    def lag(self) -> float:
+        """Seconds that the oldest unanswered command has waited."""
+        ...
+
     async def facts(self) -> Facts:
         """How much there is of everything."""
         ...

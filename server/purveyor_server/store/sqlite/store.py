@@ -131,6 +131,11 @@ class SqliteStore(SqliteReads):
         """Revision of the newest committed event known here."""
         return self._head
 
+    @property
+    def lag(self) -> float:
+        """Seconds that the oldest unanswered command has waited."""
+        return self._writer.lag
+
     # Commands.
 
     async def _run(self, name: str, work: Callable[[Transaction], T], label: str = "") -> T:

@@ -15,6 +15,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -112,7 +113,7 @@ class Writer:
         self._ledger = source.ledger(connection)
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._open = 0  # commands accepted and not answered; touched on the loop only
+        self._open: deque[float] = deque()  # when each command came that is not answered; touched on the loop only
         self._closing = False
         self._ended = asyncio.Event()
         self._faults = FaultLog()
@@ -128,19 +129,24 @@ class Writer:
         """Whether the thread runs and holds a connection that works."""
         return self._thread.is_alive() and self._connection is not None and not self._closing
 
+    @property
+    def lag(self) -> float:
+        """Seconds that the oldest unanswered command has waited."""
+        return self._loop.time() - self._open[0] if self._open else 0.0
+
     def start(self) -> None:
         """Begin to serve."""
         self._thread.start()
 
     def submit(self, name: str, work: Callable[[Transaction], T], label: str = "") -> asyncio.Future[T]:
         """Queue a command; raises STORE_UNAVAILABLE when the queue is full or the store is closing."""
-        if self._closing or self._open >= self._settings.queue_limit:
+        if self._closing or len(self._open) >= self._settings.queue_limit:
             raise unavailable(self._settings.retry_after)
         point = f"store.{name}"
         answer: asyncio.Future[T] = self._loop.create_future()
         item = Item((point, f"{point}.{label}") if label else (point,), work, answer)
         item.hit("before")
-        self._open += 1
+        self._open.append(self._loop.time())
         self._queue.put(item)
         return answer
 
@@ -155,8 +161,8 @@ class Writer:
     # On the loop.
 
     def _deliver(self, result: Result) -> None:
-        self._open -= len(result.answers)
         for item, value, error in result.answers:
+            self._open.popleft()  # answers come in the order of their commands
             if item.answer.done():
                 continue
             if error is None:
