@@ -40,6 +40,7 @@ METHODS = {
     "WaitOperation": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "CancelOperation": ("IDEMPOTENT", "ROLE_CONSUMER"),
     "WatchOperation": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
+    "WatchEvents": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
 }
 ADMIN = {
     "GetStatus": "NO_SIDE_EFFECTS",
@@ -176,7 +177,7 @@ def method_comments(files: descriptor_pb2.FileDescriptorSet) -> tuple[str, dict[
 
 def named_reasons(text: str) -> set[str]:
     _, _, tail = text.partition("Reasons")
-    return set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bDRAINING\b|\bINTERNAL\b", tail))
+    return set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\b(?:DRAINING|INTERNAL|COMPACTED)\b", tail))
 
 
 def test_method_table_is_complete(files: descriptor_pb2.FileDescriptorSet) -> None:
@@ -197,7 +198,12 @@ def test_every_act_of_an_operator_has_a_reason_and_can_be_tried(files: descripto
 
 def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
     methods = [m for file in ours(files) for service in file.service for m in service.method]
-    assert {m.name for m in methods if m.server_streaming} == {"WatchOperation", "Backup", "ReviewRecovery"}
+    assert {m.name for m in methods if m.server_streaming} == {
+        "WatchOperation",
+        "WatchEvents",
+        "Backup",
+        "ReviewRecovery",
+    }
     assert not [m.name for m in methods if m.client_streaming]
 
 

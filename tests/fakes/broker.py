@@ -19,10 +19,12 @@ from purveyor_server.kit.clock import SystemClock
 from purveyor_server.lifecycle.contract import Bind, Deprovision, Provision, Unbind, Update
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
+from purveyor_server.rpc.convert.event import encode_event
 from purveyor_server.security.sealing import Sealer
 from purveyor_server.store.contract import Advance, Claim, Claimed, Job, Store, Writes
 from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.store.sqlite.store import open_store
+from purveyor_server.watch.events import EventLog
 from purveyor_server.watch.operations import OperationHub
 from tests.fakes.situations import CATALOG, INSTANCE, TENANT, FakePlans
 
@@ -83,12 +85,15 @@ async def open_broker(folder: Path, **settings: Any) -> AsyncIterator[Broker]:
         await store.apply_catalog("digest", "body", tuple(CATALOG.snapshots.values()))
         hub, plans, served = OperationHub(), FakePlans(), [CATALOG]
         store.subscribe(hub.on_commit)
+        log = EventLog(store, encode_event)
+        store.subscribe(log.on_commit)
         door = Lifecycle(
             store,
             lambda: served[-1],
             plans,
             hub,
             SEALER,
+            log=log,
             digest_key=b"d" * 32,
             token_key=b"t" * 32,
             clock=clock,

@@ -22,11 +22,14 @@ from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.rpc import RpcServer, RpcSettings, admin_service, broker_service
+from purveyor_server.rpc.convert.event import encode_event
 from purveyor_server.security.sealing import Sealer
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.store.sqlite.store import open_store
+from purveyor_server.watch.events import EventLog
 from purveyor_server.watch.operations import OperationHub
+from purveyor_server.watch.settings import WatchSettings
 from tests.engine.bench import SETTINGS
 from tests.fakes.provider import ScriptedProvider, World
 
@@ -46,10 +49,20 @@ SERVICE = Service(id="svc", name="service", description="Things.", plans=(SMALL,
 class Whole:
     """The parts of a running broker; `world` is its backend."""
 
-    def __init__(self, world: World, server: RpcServer, engine: Engine, admin_parts: AdminParts) -> None:
+    def __init__(
+        self,
+        world: World,
+        server: RpcServer,
+        engine: Engine,
+        admin_parts: AdminParts,
+        use_cases: Lifecycle,
+        log: EventLog,
+    ) -> None:
         self.world = world
         self.server = server
         self.engine = engine
+        self.use_cases = use_cases
+        self.log = log
         self.admin_parts = admin_parts
         self.store: Store = admin_parts.store
 
@@ -60,7 +73,9 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, work: bool = True) -> AsyncIterator[Whole]:
+async def whole_broker(
+    folder: Path, settings: RpcSettings | None = None, *, work: bool = True, watch: WatchSettings | None = None
+) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING."""
     clock, sealer, hub = SystemClock(), Sealer({"k1": b"k" * 32}), OperationHub()
     world = World()
@@ -69,6 +84,8 @@ async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, wor
     catalog = Catalog((SERVICE,), 1, "c1")
     await store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
     store.subscribe(hub.on_commit)
+    log = EventLog(store, encode_event, watch)
+    store.subscribe(log.on_commit)
     registry = ProviderRegistry(
         {"scripted": lambda _config, _environment: provider},
         folder,
@@ -84,6 +101,7 @@ async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, wor
         registry,
         hub,
         sealer,
+        log=log,
         digest_key=b"d" * 32,
         token_key=b"t" * 32,
         clock=clock,
@@ -108,7 +126,8 @@ async def whole_broker(folder: Path, settings: RpcSettings | None = None, *, wor
         await server.start()
         if work:
             await engine.start()
-        yield Whole(world, server, engine, parts)
+        yield Whole(world, server, engine, parts, use_cases, log)
+        use_cases.drain()
         await server.drain(GRACE_SECONDS)
     finally:
         if work:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from purveyor_server.domain.digests import plan_digest
 from purveyor_server.domain.model import (
     Binding,
     Event,
+    EventKind,
     Instance,
     Operation,
     PlanSnapshot,
@@ -146,3 +148,18 @@ async def log_of(store: Store, after: int = 0, page: int = 100) -> list[Event]:
         events.extend(found)
         after = found[-1].revision
     return events
+
+
+def event_of(made: Instance, revision: int = 1) -> Event:
+    """The event of an instance's present state."""
+    return Event(
+        revision=revision,
+        kind=EventKind.INSTANCE,
+        tenant=made.tenant,
+        instance_id=made.instance_id,
+        operation_id=made.last_operation,
+        uid=made.uid,
+        state=made.state,
+        body=msgspec.json.encode(made),
+        at=made.updated_at,
+    )

@@ -11,6 +11,7 @@ import pytest
 from purveyor_server.domain.model import EventKind, Instance, Operation
 from purveyor_server.domain.states import Verb
 from purveyor_server.store.contract import Advance, Commit, Retention, Store, Writes
+from purveyor_server.store.log import CompactedError
 from tests.store_contract import records
 from tests.store_contract.conftest import OpenStore
 from tests.store_contract.records import claim, finishing, log_of, look, provision, write
@@ -100,8 +101,9 @@ async def test_compaction_never_passes_silently(store: Store) -> None:
     for number in range(5):
         await provision(store, instance_id=f"i{number}")
     await store.retain(Retention(HOUR, HOUR, HOUR, max_events=4))
-    with pytest.raises(LookupError):
+    with pytest.raises(CompactedError) as refused:
         await store.events(5, 10)
+    assert refused.value.earliest == await store.earliest() == 7
     assert [event.revision for event in await store.events(6, 10)] == [7, 8, 9, 10]
 
 

@@ -39,10 +39,12 @@ from purveyor_server.providers.contract import ProviderFactory
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry, installed_factories
 from purveyor_server.rpc import ListenError, RpcServer, RpcSettings, admin_service, broker_service
+from purveyor_server.rpc.convert.event import encode_event
 from purveyor_server.security.keyfile import KeyFileError, Keyring, unlock
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.errors import StoreOpenError
 from purveyor_server.store.sqlite.store import open_store
+from purveyor_server.watch.events import EventLog
 from purveyor_server.watch.operations import OperationHub
 
 _log = structlog.get_logger(__name__)
@@ -126,13 +128,15 @@ class Broker:
         registry = self._open_registry(store, settings.data_dir / "providers")
         hub = OperationHub()
         self._stack.callback(store.subscribe(hub.on_commit))
+        log = EventLog(store, encode_event, self.settings.watch.values())
+        self._stack.callback(store.subscribe(log.on_commit))
         inspector = Inspector(registry)
-        self._start_upkeep(store, registry, file, inspector)
+        self._start_upkeep(store, registry, file, inspector, log)
         engine = await self._start_engine(store, registry, keys, hub)
         door = Door()
         admin = self._admin_parts(store, catalog, inspector, keys, engine, door)
-        await self._serve_operators(admin, hub, engine)
-        await self._serve(store, catalog, registry, keys, hub, door)
+        await self._serve_operators(admin, hub, log, engine)
+        await self._serve(store, catalog, registry, keys, hub, log, door)
 
     async def _open_store(self) -> Store:
         settings = self.settings.store.values()
@@ -148,11 +152,14 @@ class Broker:
         self._on_stop("providers", registry.close, timedelta(seconds=30))
         return registry
 
-    def _start_upkeep(self, store: Store, registry: ProviderRegistry, file: CatalogFile, inspector: Inspector) -> None:
+    def _start_upkeep(
+        self, store: Store, registry: ProviderRegistry, file: CatalogFile, inspector: Inspector, log: EventLog
+    ) -> None:
         tasks = TaskGroup("upkeep")
         self._on_stop("upkeep", tasks.close, timedelta(seconds=10))
         retention = self.settings.retention
         tasks.start("retention", keep_retention(store, retention.values(), retention.interval))
+        tasks.start("event log", log.keep_up())
         for name, ref in file.providers.items():
             tasks.start(f"check {name}", watch_until_ready(registry, ref, inspector))
 
@@ -181,7 +188,7 @@ class Broker:
             running=engine.running_by_provider,
         )
 
-    async def _serve_operators(self, parts: AdminParts, hub: OperationHub, engine: Engine) -> None:
+    async def _serve_operators(self, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine) -> None:
         """AdminService and metrics: up before callers are served, down after the last of them is gone."""
         settings = self.settings
         addresses = [address.text for address in settings.admin.addresses]
@@ -193,16 +200,19 @@ class Broker:
             endpoint = note_endpoint(settings.data_dir, self.admin_addresses, ADMIN_ENDPOINT)
             self._stack.callback(endpoint.unlink, missing_ok=True)
         if settings.admin.http is not None:
-            await self._serve_metrics(settings.admin.http.text, parts, hub, engine)
+            await self._serve_metrics(settings.admin.http.text, parts, hub, log, engine)
 
-    async def _serve_metrics(self, listen: str, parts: AdminParts, hub: OperationHub, engine: Engine) -> None:
+    async def _serve_metrics(
+        self, listen: str, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine
+    ) -> None:
         # Only here: a broker without metrics need not load an HTTP server and Prometheus at its start.
         from purveyor_server.monitor.http import MonitorServer  # noqa: PLC0415 - see above
         from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag  # noqa: PLC0415 - see above
 
-        metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider))
+        metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider, log))
         self._stack.callback(parts.store.subscribe(metrics.on_commit))
         hub.observe_lag = metrics.watch_lag.observe
+        log.observe_lag = metrics.event_lag.observe
         tasks = TaskGroup("monitor")
         self._on_stop("monitor", tasks.close, timedelta(seconds=10))
         tasks.start("loop lag", sample_loop_lag(metrics.loop_lag.observe))
@@ -217,6 +227,7 @@ class Broker:
         registry: ProviderRegistry,
         keys: Keyring,
         hub: OperationHub,
+        log: EventLog,
         door: Door,
     ) -> None:
         settings = self.settings
@@ -226,6 +237,7 @@ class Broker:
             registry,
             hub,
             keys.sealer,
+            log=log,
             digest_key=keys.digest_key,
             token_key=keys.page_key,
             clock=self._clock,

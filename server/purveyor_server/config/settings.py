@@ -19,9 +19,10 @@ from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.store.contract import Retention
 from purveyor_server.store.sqlite.settings import SqliteSettings
+from purveyor_server.watch.settings import WatchSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
-_ENGINE, _SQLITE, _FACADE = EngineSettings(), SqliteSettings(), FacadeSettings()
+_ENGINE, _SQLITE, _FACADE, _WATCH = EngineSettings(), SqliteSettings(), FacadeSettings(), WatchSettings()
 MIN_LEASE = timedelta(seconds=3)
 MIB = 1024 * 1024
 # An operation is kept at least this long after its end: clients may ask for its outcome that late.
@@ -169,6 +170,21 @@ class LimitSettings(Section):
     max_lag: Duration = _seconds(1.0)
 
 
+class WatchSection(Section):
+    """Streams of events."""
+
+    ring_events: Count = _WATCH.ring_events
+    ring_bytes: Size = _WATCH.ring_bytes
+    message_events: Annotated[int, Field(ge=1, le=10_000)] = _WATCH.message_events
+    message_bytes: Annotated[Size, Field(ge=1024, le=MIB)] = _WATCH.message_bytes
+    page_events: Annotated[int, Field(ge=1, le=1_000)] = _WATCH.page_events
+    max_age: Duration = _seconds(_WATCH.max_age)
+
+    def values(self) -> WatchSettings:
+        """As the streams take them."""
+        return over(_WATCH, self.model_dump())
+
+
 class RetentionSettings(Section):
     """What may be forgotten, and how often that is looked after."""
 
@@ -196,6 +212,7 @@ class Settings(Section):
     engine: EngineSection = EngineSection()
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
+    watch: WatchSection = WatchSection()
     retention: RetentionSettings = RetentionSettings()
 
     @property

@@ -7,11 +7,12 @@ Absent (None) in an update means unchanged. Durations are `timedelta`; `wait` of
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import msgspec
 
-from purveyor_server.domain.model import Binding, Identity, Instance, Json, MaintenanceInfo, Operation, Step
+from purveyor_server.domain.model import Binding, EventKind, Identity, Instance, Json, MaintenanceInfo, Operation, Step
 
 ZERO = timedelta(0)
 
@@ -125,6 +126,35 @@ class Outcome(msgspec.Struct, frozen=True):
     """The newest operation of the resource, where it is known to differ from `operation` or `operation` is None."""
 
 
+class Start(StrEnum):
+    """Where a watch of events begins."""
+
+    NOW = "NOW"
+    EARLIEST = "EARLIEST"
+    AFTER = "AFTER"
+    SNAPSHOT = "SNAPSHOT"
+
+
+class Following(msgspec.Struct, frozen=True, kw_only=True):
+    """A watch of events; no `kinds` stands for all, an empty `instance_id` too."""
+
+    tenant: str
+    start: Start = Start.NOW
+    token: str = ""
+    kinds: frozenset[EventKind] = frozenset()
+    instance_id: str = ""
+    heartbeat: timedelta = timedelta(seconds=15)
+
+
+class Told(NamedTuple):
+    """One message of that watch: encoded events, the token of the place behind them, and once whether all that was there before
+    has been told."""
+
+    parts: tuple[bytes, ...]
+    token: str
+    synced: bool = False
+
+
 class PageOf(msgspec.Struct, frozen=True):
     """A page of a list; an empty token is the end."""
 
@@ -136,11 +166,14 @@ __all__ = [
     "Bind",
     "Caller",
     "Deprovision",
+    "Following",
     "Listing",
     "OperationDetails",
     "Outcome",
     "PageOf",
     "Provision",
+    "Start",
+    "Told",
     "Unbind",
     "Update",
     "Write",

@@ -56,6 +56,7 @@ class Action(StrEnum):
     WAIT_OPERATION = "WaitOperation"
     CANCEL_OPERATION = "CancelOperation"
     WATCH_OPERATION = "WatchOperation"
+    WATCH_EVENTS = "WatchEvents"
     GET_STATUS = "GetStatus"
     EXPLAIN_OPERATION = "ExplainOperation"
     FREEZE = "Freeze"

@@ -14,18 +14,20 @@ from datetime import timedelta
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.model import Binding, Instance, Json, Operation
 from purveyor_server.kit.clock import Clock
-from purveyor_server.lifecycle import operations, reads
+from purveyor_server.lifecycle import events, operations, reads
 from purveyor_server.lifecycle.bind import bind
 from purveyor_server.lifecycle.contract import (
     ZERO,
     Bind,
     Caller,
     Deprovision,
+    Following,
     Listing,
     OperationDetails,
     Outcome,
     PageOf,
     Provision,
+    Told,
     Unbind,
     Update,
 )
@@ -40,6 +42,7 @@ from purveyor_server.lifecycle.running import Parts
 from purveyor_server.lifecycle.unbind import unbind
 from purveyor_server.lifecycle.update import update
 from purveyor_server.store.contract import Store
+from purveyor_server.watch.events import EventLog
 from purveyor_server.watch.operations import OperationHub
 
 
@@ -57,6 +60,7 @@ class Lifecycle:
         hub: OperationHub,
         opener: Opener,
         *,
+        log: EventLog,
         digest_key: bytes,
         token_key: bytes,
         clock: Clock,
@@ -71,6 +75,7 @@ class Lifecycle:
             plans=plans,
             book=PlanBook(store, catalog, plans, settings),
             hub=hub,
+            log=log,
             opener=opener,
             digest_key=digest_key,
             token_key=token_key,
@@ -82,8 +87,10 @@ class Lifecycle:
         store.subscribe(self._parts.kept.on_commit)
 
     def drain(self) -> None:
-        """From now on mutating calls are refused with DRAINING; reads, waits and watches go on."""
+        """From now on mutating calls are refused with DRAINING, and streams of events end after a last message; reads,
+        waits and watches of operations go on."""
         self._door.drain()
+        self._parts.log.close()
 
     async def get_catalog(self, caller: Caller, tenant: str) -> Catalog:
         """What the caller may order."""
@@ -197,3 +204,7 @@ class Lifecycle:
     ) -> AsyncIterator[tuple[OperationDetails, bool]]:
         """The present state, then the newest on change or heartbeat (True); ends after the terminal state."""
         return operations.watch_operation(self._parts, caller, operation_id, heartbeat, full=full)
+
+    def watch_events(self, caller: Caller, request: Following) -> AsyncIterator[Told]:
+        """The changes of a tenant as they are stored; ends by a failure only."""
+        return events.watch_events(self._parts, caller, request)

@@ -23,6 +23,7 @@ from purveyor_server.lifecycle.plans import PlanBook, UnpreparedError, unprepare
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
 from purveyor_server.lifecycle.refusals import check_lag, request_id_reused
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Store
+from purveyor_server.watch.events import EventLog
 from purveyor_server.watch.operations import OperationHub
 
 
@@ -35,6 +36,7 @@ class Parts:
     plans: Plans
     book: PlanBook
     hub: OperationHub
+    log: EventLog
     opener: Opener
     digest_key: bytes
     token_key: bytes

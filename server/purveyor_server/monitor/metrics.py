@@ -29,6 +29,7 @@ from purveyor_server.lifecycle.admin.contract import AdminParts, Report
 from purveyor_server.lifecycle.admin.reporting import gather
 from purveyor_server.providers.inspection import Health
 from purveyor_server.store.contract import Commit
+from purveyor_server.watch.events import EventLog
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a series per counter that nobody asks for
 FRESH_SECONDS = 1.0  # what was read is served again this long
@@ -43,6 +44,7 @@ class Sizes:
 
     watchers: Callable[[], int]
     running: Callable[[], dict[str, int]]
+    log: EventLog | None = None
 
 
 class Metrics:
@@ -74,6 +76,12 @@ class Metrics:
         )
         self.watch_lag = Histogram(
             "purveyor_watch_lag_seconds", "From a commit to its watcher.", buckets=LAG_BUCKETS, registry=registry
+        )
+        self.event_lag = Histogram(
+            "purveyor_event_lag_seconds",
+            "From a commit to the message that tells a watcher of it.",
+            buckets=LAG_BUCKETS,
+            registry=registry,
         )
         self._gauges = _Gauges(registry)
 
@@ -124,6 +132,9 @@ class _Gauges:
         self.frozen = gauge("frozen", "1 for each freeze.", "name")
         self.recovering = gauge("recovery_in_progress", "1 from a restore until the recovery is finished.")
         self.watchers = gauge("watchers", "Waiters and watchers of operations.")
+        self.event_watchers = gauge("event_watchers", "Open streams of events.")
+        self.event_behind = gauge("event_behind_revisions", "How far the slowest of them is behind the log.")
+        self.event_ring = gauge("event_ring_bytes", "Size of the events in memory.")
         self.head = gauge("log_head_revision", "Newest revision of the event log.")
         self.earliest = gauge("log_earliest_revision", "Earliest revision that is kept.")
         self.store = gauge("store_bytes", "Size of the store's files.")
@@ -151,6 +162,10 @@ class _Gauges:
         self.cleanup.set(facts.cleanups)
         self.recovering.set(report.recovery is not None)
         self.watchers.set(sizes.watchers())
+        if sizes.log is not None:
+            self.event_watchers.set(sizes.log.watchers)
+            self.event_behind.set(sizes.log.behind)
+            self.event_ring.set(sizes.log.ring.bytes)
         self.head.set(facts.head)
         self.earliest.set(facts.earliest)
         self.store.set(facts.store_bytes)

@@ -25,6 +25,7 @@ from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import requests
 from purveyor_server.rpc.convert.binding import encode_binding, encode_credentials
 from purveyor_server.rpc.convert.catalog import encode_catalog
+from purveyor_server.rpc.convert.event import assemble
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.interceptors.messages import too_large
@@ -156,6 +157,18 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         async with aclosing(self._use_cases.watch_operation(caller, request.operation_id, full, heartbeat)) as newest:  # type: ignore[type-var] # a generator behind an iterator's type
             async for details, silent in newest:
                 await call.write(pb.WatchOperationResponse(operation=_details(caller, details), heartbeat=silent))
+
+    # As above. Its messages are put together from events that were encoded once for all.
+    async def WatchEvents(  # type: ignore[override] # as above
+        self, request: pb.WatchEventsRequest, context: Any
+    ) -> None:
+        call = current_call()
+        call.farewell = True
+        heartbeat = requests.span(request, "heartbeat_interval", self._heartbeat)
+        following = requests.decode_following(request, min(max(heartbeat, self._shortest), self._longest))
+        async with aclosing(self._use_cases.watch_events(current_caller(), following)) as told:  # type: ignore[type-var] # as above
+            async for message in told:
+                await call.write(assemble(message))
 
     async def _newest(
         self, caller: Caller, records: Sequence[Instance | Binding]

@@ -27,7 +27,7 @@ class Call:
     """A call and its bounds. `ends` is a time of the event loop in seconds, None when nothing but the client ends it."""
 
     __slots__ = (
-        "code", "context", "ends", "interrupted", "kind", "method", "request", "request_id", "scope", "stalled", "subject",
+        "code", "context", "ends", "farewell", "interrupted", "kind", "method", "request", "request_id", "scope", "stalled", "subject",
         "write_seconds",
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ class Call:
         self.subject = LOCAL
         self.code = "OK"
         self.ends: float | None = None
+        self.farewell = False  # ends by itself when the server drains, after a last message
         self.stalled = False
         self.scope: asyncio.Timeout | None = None
         self.interrupted: PurveyorError | None = None

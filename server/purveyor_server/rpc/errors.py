@@ -68,6 +68,10 @@ TABLE: dict[Reason, Row] = {
     Reason.STORE_UNAVAILABLE: Row(_Code.UNAVAILABLE, 1.0),
     Reason.OUTCOME_UNKNOWN: Row(_Code.UNAVAILABLE, 1.0),
     Reason.DRAINING: Row(_Code.UNAVAILABLE, 1.0),
+    Reason.COMPACTED: Row(_Code.OUT_OF_RANGE),
+    Reason.SCOPE_CHANGED: Row(_Code.OUT_OF_RANGE),
+    Reason.INVALID_RESUME_TOKEN: Row(_Code.INVALID_ARGUMENT),
+    Reason.STREAM_EXPIRED: Row(_Code.UNAVAILABLE, 0.1),
     Reason.INTERNAL: Row(_Code.INTERNAL),
     # Recorded in Operation.error.
     Reason.PROVIDER_FAILED: Row(_Code.FAILED_PRECONDITION),

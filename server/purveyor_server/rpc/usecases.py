@@ -13,11 +13,13 @@ from purveyor_server.lifecycle.contract import (
     Bind,
     Caller,
     Deprovision,
+    Following,
     Listing,
     OperationDetails,
     Outcome,
     PageOf,
     Provision,
+    Told,
     Unbind,
     Update,
 )
@@ -78,3 +80,4 @@ class UseCases(Protocol):
         full: bool = False,  # noqa: FBT001, FBT002 - the shape of the lifecycle
         heartbeat: timedelta = ZERO,
     ) -> AsyncIterator[tuple[OperationDetails, bool]]: ...
+    def watch_events(self, caller: Caller, request: Following) -> AsyncIterator[Told]: ...

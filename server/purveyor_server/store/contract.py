@@ -364,7 +364,7 @@ class Reads(OperatorReads, Protocol):
         ...
 
     async def events(self, after: int, limit: int) -> tuple[Event, ...]:
-        """Events with revision > `after`, in order; raises LookupError when `after` lies before the earliest kept one."""
+        """Events with revision > `after`, in order; raises `log.CompactedError` when those right behind are not kept."""
         ...
 
     async def backlog(self) -> Backlog:

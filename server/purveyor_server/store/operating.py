@@ -112,6 +112,10 @@ class OperatorReads(Protocol):
         """How much there is of everything."""
         ...
 
+    async def earliest(self) -> int:
+        """The earliest revision that is kept; one behind the head when none is."""
+        ...
+
     async def recovery(self) -> Recovery | None:
         """The recovery that is going on."""
         ...

@@ -14,11 +14,16 @@ from google.protobuf.message import Message
 from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import operation_pb2
 from purveyor_server.domain.errors import invalid
-from purveyor_server.domain.model import Identity, Json, MaintenanceInfo
+from purveyor_server.domain.model import EventKind, Identity, Json, MaintenanceInfo
 from purveyor_server.lifecycle import contract
+from purveyor_server.rpc.convert.enums import EVENT_KINDS
 from purveyor_server.rpc.convert.values import body_of, from_duration
 
 MASK_PATHS = ("plan_id", "parameters", "context", "maintenance_info", "labels", "deletion_protected")
+_STARTS: dict[int, contract.Start] = {
+    pb.WatchEventsRequest.Start.Value(f"START_{start}"): start for start in contract.Start
+}
+_KINDS: dict[int, EventKind] = {number: kind for kind, number in EVENT_KINDS.items()}
 _CLEARED: dict[str, Any] = {"labels": {}, "deletion_protected": False}
 
 
@@ -114,6 +119,32 @@ def decode_listing(
         show_deleted=False if isinstance(request, pb.ListOperationsRequest) else request.show_deleted,
         full=isinstance(request, pb.ListOperationsRequest) and wants_full(request.view),
     )
+
+
+def decode_following(request: pb.WatchEventsRequest, heartbeat: timedelta) -> contract.Following:
+    """A watch of events. Raises INVALID_REQUEST for a start or a kind that is not known here."""
+    return contract.Following(
+        tenant=request.tenant,
+        start=_start(request),
+        token=request.resume_token,
+        kinds=frozenset(_kind(number) for number in request.kinds),
+        instance_id=request.instance_id,
+        heartbeat=heartbeat,
+    )
+
+
+def _start(request: pb.WatchEventsRequest) -> contract.Start:
+    if not request.start:
+        return contract.Start.AFTER if request.resume_token else contract.Start.NOW
+    if request.start not in _STARTS:
+        raise invalid("start", f"there is no start {request.start}")
+    return _STARTS[request.start]
+
+
+def _kind(number: int) -> EventKind:
+    if number not in _KINDS:
+        raise invalid("kinds", f"there is no kind {number}")
+    return _KINDS[number]
 
 
 def wants_full(view: int) -> bool:

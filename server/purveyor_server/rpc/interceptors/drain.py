@@ -15,6 +15,7 @@ from purveyor_server.rpc.calls import Call
 from purveyor_server.rpc.interceptors.around import Proceed
 from purveyor_server.rpc.methods import Kind
 
+FAREWELL_SECONDS = 1.0  # for the last message of a stream that has one
 _AT_ONCE = frozenset({Kind.STREAM, Kind.WAIT})
 
 
@@ -47,9 +48,12 @@ class Drain:
         return await proceed(call)
 
     def begin(self) -> None:
-        """First stage: refuse new calls, end streams and calls that only wait."""
+        """First stage: refuse new calls, end streams and calls that only wait; those that end by themselves soon."""
         self.draining = True
-        self._interrupt(call for call in list(self._live) if call.method.kind in _AT_ONCE and not call.method.infra)
+        ending = [call for call in self._live if call.method.kind in _AT_ONCE and not call.method.infra]
+        self._interrupt(call for call in ending if not call.farewell)
+        late = [call for call in ending if call.farewell]
+        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._interrupt, late)
 
     def finish(self) -> None:
         """Second stage: end every call, health and reflection too."""

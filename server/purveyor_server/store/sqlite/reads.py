@@ -16,6 +16,7 @@ from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
+from purveyor_server.store.log import CompactedError
 from purveyor_server.store.operating import Queue
 from purveyor_server.store.sqlite import rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
@@ -140,7 +141,7 @@ class SqliteReads:
         found = await self._readers.rows(_EVENTS, (after, limit))
         earliest = found[0][0]
         if after < earliest - 1:
-            raise LookupError(f"events up to {earliest - 1} are compacted")
+            raise CompactedError(earliest)
         return tuple([rows.event(row[1:]) for row in found if row[1] is not None])
 
     async def freezes(self) -> tuple[Freeze, ...]:
