@@ -175,7 +175,7 @@ async def test_a_snapshot_leaves_out_what_is_over(folder: Path) -> None:
         request.wait.FromSeconds(20)
         await stub.Provision(request)
         stream = stub.WatchEvents(watch(START.START_SNAPSHOT))
-        messages = []
+        messages: list[Any] = []
         while not messages or not messages[-1].synced:
             messages.append(await stream.read())
         assert [(e.instance_id, e.state, e.instance.usable) for e in events(messages)] == [("orders", "READY", True)]

@@ -39,9 +39,9 @@ def event(revision: int, tenant: str = "t", kind: EventKind = EventKind.INSTANCE
     )
 
 
-def encode(found: Event, record: Record | None = None) -> bytes:
+def encode(event: Event, record: Record | None = None) -> bytes:
     assert record is None
-    return str(found.revision).encode()
+    return str(event.revision).encode()
 
 
 class ListStore:
@@ -83,9 +83,9 @@ async def all_of(cursor: Cursor) -> list[int]:
 def test_the_ring_is_bounded_by_count_and_by_bytes_and_encodes_once() -> None:
     asked: list[int] = []
 
-    def counting(found: Event, record: Record | None = None) -> bytes:
-        asked.append(found.revision)
-        return encode(found, record)
+    def counting(event: Event, record: Record | None = None) -> bytes:
+        asked.append(event.revision)
+        return encode(event, record)
 
     ring = Ring(10, 3, 1000, counting)
     ring.append([event(n) for n in range(11, 16)], 0.0)

@@ -7,24 +7,39 @@ Limit: one client belongs to one event loop. TLS and tokens come with identity; 
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from os import PathLike
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from purveyor import addresses, decode, encode, requests
 from purveyor.connection import Limits
+from purveyor.events import follow_events, question
 from purveyor.lookup import Lookup
 from purveyor.opened import OpenedClient
 from purveyor.operations import OperationHandle
 from purveyor.outcomes import Outcomes
 from purveyor.pages import walk
+from purveyor.places import FilePlace
 from purveyor.v1 import broker_service_pb2 as messages
 from purveyor.v1.operation_pb2 import OPERATION_VIEW_BASIC, OPERATION_VIEW_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from purveyor.credentials import Credentials
-    from purveyor.values import ActiveBinding, Binding, Catalog, Instance, JsonInput, OperationStatus, Seconds
+    from purveyor.places import EventPlace
+    from purveyor.values import (
+        ActiveBinding,
+        Binding,
+        Catalog,
+        Event,
+        EventKind,
+        Instance,
+        JsonInput,
+        OperationStatus,
+        Seconds,
+    )
 
 
 class Client(OpenedClient):
@@ -322,6 +337,28 @@ class Client(OpenedClient):
         async for page in walk(self.connection, self.connection.stub.ListOperations, request):
             for found in page.operations:
                 yield decode.operation(found)
+
+    async def events(
+        self,
+        start: str = "now",
+        *,
+        kinds: Iterable[EventKind | str] = (),
+        instance_id: str = "",
+        place: str | PathLike[str] | EventPlace | None = None,
+        follow: bool = True,
+    ) -> AsyncGenerator[Event, None]:
+        """The changes of the tenant's instances, bindings and operations, each once and in order, over restarts of the broker.
+
+        `start`: "now", "earliest", "snapshot" (what is there, a SYNCED event, then changes), or a resume token. `kinds`,
+        `instance_id`: only these. `place`: a file, or an `EventPlace`, that keeps the place over restarts of the reader;
+        `start` counts only while it is empty. Without `follow`, ends with what is there. Raises EventsLostError when the
+        events behind the place are no longer kept.
+        """
+        request = question(self.tenant, start, kinds, instance_id, self.connection.limits.heartbeat)
+        kept = FilePlace(place) if isinstance(place, str | PathLike) else place
+        async with aclosing(follow_events(self.connection, request, kept, follow=follow)) as found:
+            async for event in found:
+                yield event
 
     async def cancel(
         self,

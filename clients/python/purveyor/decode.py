@@ -16,6 +16,7 @@ from purveyor.values import (
     Binding,
     Catalog,
     Endpoint,
+    Event,
     Failure,
     Instance,
     OperationStatus,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from purveyor.v1 import binding_pb2, catalog_pb2, instance_pb2, operation_pb2, status_pb2
+    from purveyor.v1 import binding_pb2, catalog_pb2, event_pb2, instance_pb2, operation_pb2, status_pb2
     from purveyor.values import Json
 
 # The gRPC codes by number; google.rpc.Code, which no module of the generated stubs carries.
@@ -297,6 +298,37 @@ def binding(message: binding_pb2.Binding) -> Binding:
         update_time=time_of(message.update_time),
         delete_time=time_of(message.delete_time),
     )
+
+
+def event(message: event_pb2.Event) -> Event:
+    """An event with its record."""
+    kind = type(message)
+    return Event(
+        type=enum_name(kind.Type, message.type, "TYPE_"),
+        revision=message.revision,
+        time=time_of(message.time),
+        kind=enum_name(kind.Kind, message.kind, "KIND_"),
+        tenant=message.tenant,
+        instance_id=message.instance_id,
+        binding_id=message.binding_id,
+        operation_id=message.operation_id,
+        uid=message.uid,
+        version=message.version,
+        state=message.state,
+        record=_record(message),
+    )
+
+
+def _record(message: event_pb2.Event) -> Instance | Binding | OperationStatus | None:
+    match message.WhichOneof("record"):
+        case "instance":
+            return instance(message.instance)
+        case "binding":
+            return binding(message.binding)
+        case "operation":
+            return operation(message.operation)
+        case _:
+            return None
 
 
 def credentials(message: binding_pb2.Credentials) -> Credentials:

@@ -101,6 +101,14 @@ class InvalidRequestError(PurveyorError):
     code = "INVALID_ARGUMENT"
 
 
+class EventsLostError(PurveyorError):
+    """A watch cannot go on at its place: the events behind it are no longer kept (COMPACTED), or it was given for another
+    question (SCOPE_CHANGED). Begin with a snapshot. `metadata["earliest_token"]` goes on with what is still kept.
+    """
+
+    code = "OUT_OF_RANGE"
+
+
 class NotFoundError(PurveyorError):
     """No such service, plan, instance, binding or operation."""
 
@@ -193,7 +201,7 @@ class OperationCancelledError(OperationFailedError):
 
 CLASSES: Mapping[str, type[PurveyorError]] = {
     "INVALID_ARGUMENT": InvalidRequestError,
-    "OUT_OF_RANGE": InvalidRequestError,
+    "OUT_OF_RANGE": EventsLostError,
     "NOT_FOUND": NotFoundError,
     "ALREADY_EXISTS": AlreadyExistsError,
     "ABORTED": AbortedError,

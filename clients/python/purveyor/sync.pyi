@@ -1,6 +1,7 @@
 """The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -17,7 +18,18 @@ from purveyor.admin_values import (
 )
 from purveyor.blocking import BlockingIterator
 from purveyor.credentials import Credentials
-from purveyor.values import ActiveBinding, Binding, Catalog, Instance, JsonInput, OperationStatus, Seconds
+from purveyor.places import EventPlace
+from purveyor.values import (
+    ActiveBinding,
+    Binding,
+    Catalog,
+    Event,
+    EventKind,
+    Instance,
+    JsonInput,
+    OperationStatus,
+    Seconds,
+)
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -170,6 +182,21 @@ class SyncClient:
         self, filter: str = "", *, steps: bool = False, page_size: int = 0
     ) -> BlockingIterator[OperationStatus]:
         """The tenant's operations, oldest first, fetched page by page. `filter`: see `ListOperationsRequest`."""
+    def events(
+        self,
+        start: str = "now",
+        *,
+        kinds: Iterable[EventKind | str] = (),
+        instance_id: str = "",
+        place: str | PathLike[str] | EventPlace | None = None,
+        follow: bool = True,
+    ) -> BlockingIterator[Event]:
+        """The changes of the tenant's instances, bindings and operations, each once and in order, over restarts of the broker.
+
+        `start`: "now", "earliest", "snapshot" (what is there, a SYNCED event, then changes), or a resume token. `kinds`,
+        `instance_id`: only these. `place`: a file, or an `EventPlace`, that keeps the place over restarts of the reader;
+        `start` counts only while it is empty. Without `follow`, ends with what is there. Raises EventsLostError when the
+        events behind the place are no longer kept."""
     def cancel(
         self,
         operation_id: str,

@@ -270,6 +270,46 @@ class Binding:
     delete_time: datetime | None = None
 
 
+class EventKind(StrEnum):
+    """What an event is about."""
+
+    INSTANCE = "INSTANCE"
+    BINDING = "BINDING"
+    OPERATION = "OPERATION"
+
+
+class EventType(StrEnum):
+    """What happened. SYNCED is no event of the broker's: it ends a snapshot."""
+
+    CREATED = "CREATED"
+    CHANGED = "CHANGED"
+    ENDED = "ENDED"
+    PRESENT = "PRESENT"
+    SYNCED = "SYNCED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One change; or, PRESENT, one record of a snapshot. Of two of one `uid` the higher `version` is the newer state.
+
+    `revision`: its place in the log; in a snapshot, where that begins. `record`: the state after the change; None when it is
+    too large for an event.
+    """
+
+    type: EventType | str
+    revision: int = 0
+    time: datetime | None = None
+    kind: EventKind | str = ""
+    tenant: str = ""
+    instance_id: str = ""
+    binding_id: str = ""
+    operation_id: str = ""
+    uid: str = ""
+    version: int = 0
+    state: str = ""
+    record: Instance | Binding | OperationStatus | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActiveBinding(Binding):
     """A binding that works, with its credentials (hidden in its repr)."""

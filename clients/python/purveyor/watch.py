@@ -47,7 +47,7 @@ async def follow(
     while True:
         if connection.closed:
             raise client_closed(connection.address)
-        failure: PurveyorError = _lost(f"the broker at {connection.address} ended the watch early")
+        failure: PurveyorError = lost(f"the broker at {connection.address} ended the watch early")
         try:
             async with aclosing(_stream(connection, request)) as stream:
                 async for status in stream:
@@ -58,7 +58,7 @@ async def follow(
                     if status.done:
                         return
         except PurveyorError as error:
-            if not _can_go_on(error):
+            if not can_go_on(error):
                 raise
             failure = error
         delay = connection.backoff.delay(attempt, failure.retry_after)
@@ -68,11 +68,13 @@ async def follow(
         await asyncio.sleep(delay)
 
 
-def _lost(message: str) -> UnavailableError:
+def lost(message: str) -> UnavailableError:
+    """A stream that broke without a status."""
     return UnavailableError(message, transport_reason=TransportReason.CONNECTION_LOST)
 
 
-def _can_go_on(failure: PurveyorError) -> bool:
+def can_go_on(failure: PurveyorError) -> bool:
+    """Whether a stream that ended so is opened again."""
     return is_passing(failure) or (isinstance(failure, ResourceExhaustedError) and failure.retry_after is not None)
 
 
@@ -95,6 +97,6 @@ async def _stream(
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error, connection.address) from error
     except TimeoutError as error:
-        raise _lost(f"the broker at {connection.address} fell silent for {limit:.0f} s") from error
+        raise lost(f"the broker at {connection.address} fell silent for {limit:.0f} s") from error
     finally:
         call.cancel()
