@@ -17,7 +17,7 @@ BENCH_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
 LOCK_ARGS ?=
 
-.PHONY: help demo test lint format bench stubs verify-crash verify-cancel lock baseline clean setup setup-demo
+.PHONY: help demo test lint format bench stubs verify-crash verify-cancel verify-watch lock baseline clean setup setup-demo
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ verify-crash: stubs ## Kill a real server at every point, restart, compare listi
 
 verify-cancel: stubs ## 20,000 client cancels per kind of RPC, with the slope of memory
 	@$(PY) scripts/verify_cancel.py
+
+verify-watch: stubs ## Watch a real server that is killed, stopped, compacted; every event once
+	@$(PY) scripts/verify_watch.py
 
 lock: setup ## Resolve requirements/*.txt again: versions and hashes, no addresses
 	@$(PY) scripts/lock.py $(LOCK_ARGS)

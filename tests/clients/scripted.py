@@ -124,7 +124,8 @@ def failure(reason: int, message: str = "the database could not be made") -> Fai
 
 
 class ScriptedBroker:
-    """The service; `script["Provision"] = [entry, ...]`. A watch entry is a list of operations, a Refusal last if any."""
+    """The service; `script["Provision"] = [entry, ...]`. A watch entry is a list of operations (of
+    WatchEvents: of messages), a Refusal last if any."""
 
     def __init__(self) -> None:
         self.script: dict[str, list[Any]] = {"GetCatalog": [messages.GetCatalogResponse(catalog=CATALOG)]}
@@ -143,7 +144,17 @@ class ScriptedBroker:
         return answer
 
     async def WatchOperation(self, request: Any, context: Any) -> AsyncIterator[messages.WatchOperationResponse]:
-        for entry in await self._answer("WatchOperation", request, context):
+        async for entry in self._streamed("WatchOperation", request, context):
+            yield messages.WatchOperationResponse(operation=entry)
+
+    async def WatchEvents(self, request: Any, context: Any) -> AsyncIterator[messages.WatchEventsResponse]:
+        asked = messages.WatchEventsRequest()
+        asked.CopyFrom(request)
+        async for entry in self._streamed("WatchEvents", asked, context):
+            yield entry
+
+    async def _streamed(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
+        for entry in await self._answer(method, request, context):
             if isinstance(entry, Refusal):
                 await entry.abort(context)
             if entry is HANG:
@@ -152,7 +163,7 @@ class ScriptedBroker:
                     await asyncio.Event().wait()
                 finally:
                     self.left.set()
-            yield messages.WatchOperationResponse(operation=entry)
+            yield entry
 
 
 HANG = object()
@@ -167,7 +178,7 @@ def _add_unary(name: str) -> None:
 
 UNARY = tuple(method.name for method in messages.DESCRIPTOR.services_by_name["BrokerService"].methods)
 for _name in UNARY:
-    if _name != "WatchOperation":
+    if not hasattr(ScriptedBroker, _name):
         _add_unary(_name)
 
 

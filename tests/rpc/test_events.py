@@ -269,7 +269,7 @@ async def test_drain_ends_a_stream_after_a_last_token(folder: Path) -> None:
         assert len(whole.server.calls) == 0
 
 
-async def test_a_client_that_goes_away_leaves_nothing(broker: tuple[Whole, Stub], watch_logs: Signals) -> None:
+async def test_a_client_that_goes_away_leaves_nothing(watch_logs: Signals, broker: tuple[Whole, Stub]) -> None:
     whole, stub = broker
     stream = stub.WatchEvents(watch())
     await stream.read()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import authoring, changing, operating, placing, reading, serving
+from purveyor.cli import authoring, changing, following, operating, placing, reading, serving
 from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
@@ -67,6 +67,7 @@ def options(
 
 
 reading.add(app)
+following.add(app)
 changing.add(app)
 operating.add(app)
 placing.add(app)

@@ -1,0 +1,184 @@
+"""The storm: writers, watchers of every kind, a broker that is killed and stopped and forgets, and the verdict.
+
+Guarantee: `clean` is true only if nothing was missed, repeated, out of order or wrong, every planted fault was found as what
+it is, and the broker was restarted; what could not be judged is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import purveyor
+from tests.recovery.broker import Broker
+from tests.watching.house import PLAN, SERVICE, Ledger, make_broker
+from tests.watching.judge import KINDS, Fault, Problem, Wish, judge
+from tests.watching.watchers import FAULTS, LibraryWatcher, Tampered, Watcher, WireWatcher
+
+TENANTS = ("acme", "beta", "core")
+INSTANCES = ("a", "b", "c")
+STARTS = ("NOW", "EARLIEST", "SNAPSHOT")
+OUTAGE_SECONDS = 20.0
+REST_SECONDS = 30.0
+FINISH_SECONDS = 60.0
+SHOWN = 20  # problems
+
+
+class Options(NamedTuple):
+    """How long the storm lasts (seconds), how many of everything, and what is kept of the log."""
+
+    seconds: float = 60.0
+    watchers: int = 40
+    writers: int = 8
+    restart_every: float = 6.0
+    kept: int = 400
+    seed: int = 1
+
+
+class Suite:
+    """One run; `say` takes a line at a time."""
+
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self.options = options
+        self.problems: list[Problem] = []
+        self.events = self.restarts = self.planted = self.found = self.lost = self.streams = 0
+        self._say = say
+        self._random = random.Random(options.seed)
+        self._writing = True
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything was as it must be."""
+        return not self.problems and self.restarts > 0 and self.planted == self.found == len(FAULTS)
+
+    @property
+    def summary(self) -> str:
+        """The last line."""
+        counts = Counter(problem.fault for problem in self.problems)
+        other = counts[Fault.WRONG] + counts[Fault.DISORDERED]
+        return (
+            f"verify-watch: events={self.events} watchers={self.options.watchers} restarts={self.restarts} "
+            f"missed={counts[Fault.MISSED]} repeated={counts[Fault.REPEATED]} {f'other={other} ' if other else ''}"
+            f"planted={self.planted} found={self.found}"
+        )
+
+    async def run(self) -> None:
+        """The storm, then the verdict."""
+        with tempfile.TemporaryDirectory(prefix="pv-") as path:
+            folder = Path(path)
+            broker = make_broker(folder, self.options.kept)
+            await broker.start()
+            try:
+                await self._storm(broker, folder)
+            finally:
+                await broker.close()
+
+    async def _storm(self, broker: Broker, folder: Path) -> None:
+        ledger = Ledger(folder)
+        watchers, tampered = self._watchers(broker.address, folder, ledger)
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(ledger.follow())
+            writers = [group.create_task(self._write(broker.address, n)) for n in range(self.options.writers)]
+            watching = [group.create_task(watcher.run()) for watcher in (*watchers, *tampered)]
+            await self._restart_now_and_then(broker)
+            self._writing = False
+            await asyncio.wait(writers)
+            at_rest = await self._come_to_rest(ledger)
+            until = await ledger.read()
+            for watcher in (*watchers, *tampered):
+                watcher.story.until = until
+                watcher.finishing.set()
+            async with asyncio.timeout(FINISH_SECONDS):
+                await asyncio.wait(watching)
+            reading.cancel()
+        await ledger.read()
+        await self._judge(ledger, watchers, tampered, at_rest=at_rest)
+
+    def _watchers(self, address: str, folder: Path, ledger: Ledger) -> tuple[list[Watcher], list[Tampered]]:
+        watchers: list[Watcher] = []
+        for number in range(self.options.watchers):
+            start = STARTS[number % len(STARTS)]
+            rest = (f"{number} {start}", self._wish(), start, ledger, self._random.getrandbits(32))
+            if number % 4 == 0:
+                watchers.append(LibraryWatcher(address, folder / f"place-{number}", *rest))
+            else:
+                watchers.append(WireWatcher(address, *rest))
+        tampered = [
+            kind(address, kind.__name__, Wish(TENANTS[0]), "NOW", ledger, self._random.getrandbits(32))
+            for kind in FAULTS
+        ]
+        return watchers, tampered
+
+    def _wish(self) -> Wish:
+        kinds = self._random.choice((KINDS, KINDS, ("INSTANCE",), ("BINDING", "OPERATION"), ("OPERATION",)))
+        return Wish(self._random.choice(TENANTS), kinds, self._random.choice(("", "", *INSTANCES)))
+
+    async def _write(self, address: str, number: int) -> None:
+        """Order, bind, change and give back, on instances that other writers use too, until told to stop."""
+        choose = random.Random(self.options.seed * 1000 + number)
+        tenant = TENANTS[number % len(TENANTS)]
+        async with purveyor.Client(address, tenant=tenant, retry_for=OUTAGE_SECONDS, timeout=OUTAGE_SECONDS) as client:
+            while self._writing:
+                try:
+                    await self._turn(client, choose.choice(INSTANCES), choose)
+                except purveyor.PurveyorError:
+                    await asyncio.sleep(0.01)  # somebody else was quicker, or the broker is away
+
+    async def _turn(self, client: purveyor.Client, instance_id: str, choose: random.Random) -> None:
+        act = choose.random()
+        if act < 0.4:
+            await client.provision(SERVICE, PLAN, instance_id=instance_id, wait=2)
+        elif act < 0.6:
+            await client.bind(instance_id, binding_id=choose.choice("xyz"), wait=2)
+        elif act < 0.7:
+            await client.update(instance_id, labels={"n": str(choose.random())}, wait=2)
+        elif act < 0.85:
+            await client.unbind(instance_id, choose.choice("xyz"), wait=2)
+        else:
+            await client.deprovision(instance_id, cascade=True, wait=2)
+
+    async def _restart_now_and_then(self, broker: Broker) -> None:
+        """Kill -9 and graceful stops in turn, for the length of the storm."""
+        end = time.monotonic() + self.options.seconds
+        while (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, self.options.restart_every * (0.5 + self._random.random())))
+            if time.monotonic() < end or not self.restarts:
+                if self.restarts % 2:
+                    await broker.stop()
+                else:
+                    broker.kill()
+                await broker.start()
+                self.restarts += 1
+
+    async def _come_to_rest(self, ledger: Ledger) -> bool:
+        """Wait until no operation is left; False when some do not end."""
+        end = time.monotonic() + REST_SECONDS
+        while await ledger.unfinished():
+            if time.monotonic() > end:
+                self._say(f"{await ledger.unfinished()} operations did not end: pictures are not judged")
+                return False
+            await asyncio.sleep(0.1)
+        return True
+
+    async def _judge(self, ledger: Ledger, watchers: list[Watcher], tampered: list[Tampered], *, at_rest: bool) -> None:
+        living = await ledger.living() if at_rest else None
+        self.events = ledger.head
+        for watcher in watchers:
+            self.problems += judge(watcher.story, ledger.facts, living)
+            self.lost += watcher.lost
+            self.streams += watcher.streams
+        for control in tampered:
+            found = judge(control.story, ledger.facts, living)
+            self.planted += control.planted
+            self.found += bool(found) and {problem.fault for problem in found} == {control.fault}
+            self._say(f"planted {type(control).__name__}: {[problem.text for problem in found][:2]}")
+        told = sum(len(watcher.story.told) for watcher in watchers)
+        self._say(f"streams={self.streams} deliveries={told} compacted={self.lost} seed={self.options.seed}")
+        for problem in self.problems[:SHOWN]:
+            self._say(f"{problem.fault}: {problem.text}")
