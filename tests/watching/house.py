@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tests.recovery.broker import Broker
+from tests.watching.pacing import rest
 
 SERVICE, PLAN = "folder", "small"
 POLL_SECONDS = 0.05
@@ -95,6 +96,8 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._database = folder / "data" / "purveyor.db"
         self.facts: list[Fact] = []
+        self.closed = asyncio.Event()
+        self.news = asyncio.Event()
 
     @property
     def head(self) -> int:
@@ -117,13 +120,14 @@ class Ledger:
                 if row[0] != self.head + 1:
                     raise AssertionError(f"the ledger has {self.head}, the store goes on with {row[0]}")
                 self.facts.append(_fact(row))
+                self.news.set()
         return self.head
 
     async def follow(self) -> None:
-        """Read on for ever."""
-        while True:
+        """Read on until it is closed."""
+        while not self.closed.is_set():
             await self.read()
-            await asyncio.sleep(POLL_SECONDS)
+            await rest(self.closed, POLL_SECONDS)
 
     async def earliest(self) -> int:
         """The earliest revision that the store keeps."""

@@ -19,6 +19,7 @@ import purveyor
 from tests.recovery.broker import Broker
 from tests.watching.house import PLAN, SERVICE, Ledger, make_broker
 from tests.watching.judge import KINDS, Fault, Problem, Wish, judge
+from tests.watching.pacing import rest
 from tests.watching.watchers import FAULTS, LibraryWatcher, Tampered, Watcher, WireWatcher
 
 TENANTS = ("acme", "beta", "core")
@@ -50,7 +51,7 @@ class Suite:
         self.events = self.restarts = self.planted = self.found = self.lost = self.streams = 0
         self._say = say
         self._random = random.Random(options.seed)
-        self._writing = True
+        self._over = asyncio.Event()
 
     @property
     def clean(self) -> bool:
@@ -83,11 +84,11 @@ class Suite:
         ledger = Ledger(folder)
         watchers, tampered = self._watchers(broker.address, folder, ledger)
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(ledger.follow())
+            group.create_task(ledger.follow())
             writers = [group.create_task(self._write(broker.address, n)) for n in range(self.options.writers)]
             watching = [group.create_task(watcher.run()) for watcher in (*watchers, *tampered)]
             await self._restart_now_and_then(broker)
-            self._writing = False
+            self._over.set()
             await asyncio.wait(writers)
             at_rest = await self._come_to_rest(ledger)
             until = await ledger.read()
@@ -96,7 +97,7 @@ class Suite:
                 watcher.finishing.set()
             async with asyncio.timeout(FINISH_SECONDS):
                 await asyncio.wait(watching)
-            reading.cancel()
+            ledger.closed.set()
         await ledger.read()
         await self._judge(ledger, watchers, tampered, at_rest=at_rest)
 
@@ -124,11 +125,11 @@ class Suite:
         choose = random.Random(self.options.seed * 1000 + number)
         tenant = TENANTS[number % len(TENANTS)]
         async with purveyor.Client(address, tenant=tenant, retry_for=OUTAGE_SECONDS, timeout=OUTAGE_SECONDS) as client:
-            while self._writing:
+            while not self._over.is_set():
                 try:
                     await self._turn(client, choose.choice(INSTANCES), choose)
                 except purveyor.PurveyorError:
-                    await asyncio.sleep(0.01)  # somebody else was quicker, or the broker is away
+                    await rest(self._over, 0.01)  # somebody else was quicker, or the broker is away
 
     async def _turn(self, client: purveyor.Client, instance_id: str, choose: random.Random) -> None:
         act = choose.random()
@@ -147,7 +148,7 @@ class Suite:
         """Kill -9 and graceful stops in turn, for the length of the storm."""
         end = time.monotonic() + self.options.seconds
         while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, self.options.restart_every * (0.5 + self._random.random())))
+            await rest(self._over, min(left, self.options.restart_every * (0.5 + self._random.random())))
             if time.monotonic() < end or not self.restarts:
                 if self.restarts % 2:
                     await broker.stop()
@@ -163,7 +164,8 @@ class Suite:
             if time.monotonic() > end:
                 self._say(f"{await ledger.unfinished()} operations did not end: pictures are not judged")
                 return False
-            await asyncio.sleep(0.1)
+            ledger.news.clear()
+            await rest(ledger.news, 1.0)
         return True
 
     async def _judge(self, ledger: Ledger, watchers: list[Watcher], tampered: list[Tampered], *, at_rest: bool) -> None:

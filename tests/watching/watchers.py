@@ -24,6 +24,7 @@ from purveyor.v1 import broker_service_pb2_grpc
 from purveyor.v1.event_pb2 import Event as EventMessage
 from tests.watching.house import Fact, Ledger
 from tests.watching.judge import Fault, Story, Wish
+from tests.watching.pacing import rest
 
 PATIENCE_SECONDS = 30.0
 AWAY_SECONDS = 3.0
@@ -60,7 +61,7 @@ class Watcher(ABC):
                 await self._take_failure(error)
             if not self.fresh:
                 await self.begin()
-            await asyncio.sleep(0.0 if last else self._pause())
+            await rest(self.finishing, 0.0 if last else self._pause())
 
     @abstractmethod
     async def stream(self, *, last: bool) -> bool:
@@ -165,7 +166,7 @@ class WireWatcher(Watcher):
             if last and message.synced:
                 return True
             left -= 1
-            await asyncio.sleep(slow)
+            await rest(self.finishing, slow)
         return False
 
     def take(self, message: Any) -> None:
