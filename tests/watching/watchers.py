@@ -35,6 +35,8 @@ PRESENT = EventMessage.TYPE_PRESENT
 class Watcher(ABC):
     """One watcher with its story; `start` is NOW, EARLIEST or SNAPSHOT."""
 
+    exact = True  # whether its place is right behind what it was told
+
     def __init__(self, name: str, wish: Wish, start: str, ledger: Ledger, seed: int) -> None:
         self.story = Story(name, wish, picture={} if start == "SNAPSHOT" else None)
         self.finishing = asyncio.Event()
@@ -71,11 +73,12 @@ class Watcher(ABC):
         """A stream like any other, which is cut off when the end has come."""
         stream = asyncio.create_task(self.stream(last=False))
         end = asyncio.create_task(self.finishing.wait())
-        await asyncio.wait({stream, end}, return_when=asyncio.FIRST_COMPLETED)
-        end.cancel()
-        if not stream.done():
+        try:
+            await asyncio.wait({stream, end}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            end.cancel()
             stream.cancel()
-            await asyncio.wait({stream})
+            await asyncio.gather(stream, end, return_exceptions=True)
         return False if stream.cancelled() else stream.result()
 
     @property
@@ -89,12 +92,12 @@ class Watcher(ABC):
 
     async def _take_failure(self, error: purveyor.PurveyorError) -> None:
         if error.reason == "COMPACTED":
-            assert self.story.last < int(error.metadata["earliest_revision"])
+            assert not self.exact or self.story.last < int(error.metadata["earliest_revision"]) - 1
             self.lost += 1
             self._lost_after = self.story.last
             self.forget_place()
             self._begun = False
-        elif error.code != "UNAVAILABLE" and error.reason != "TOO_MANY_STREAMS":
+        elif not isinstance(error, purveyor.UnavailableError) and error.reason != "TOO_MANY_STREAMS":
             raise error
 
     async def begin(self) -> None:
@@ -190,6 +193,8 @@ class WireWatcher(Watcher):
 
 class LibraryWatcher(Watcher):
     """Uses `client.events` with a place in a file, and is itself stopped and started again."""
+
+    exact = False  # the place is behind the last message that it took in whole
 
     def __init__(self, address: str, place: Path, *arguments: Any) -> None:
         super().__init__(*arguments)
