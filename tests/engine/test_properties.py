@@ -33,8 +33,8 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "late": lambda: Late(0.06),
     "never": lambda: Permanent("never"),
 }
-# For the controls alone: a story with it ends only by a crash.
-HANGS: dict[str, Callable[[], Fault]] = {"hangs": lambda: Hanging(0.06)}
+# For the controls alone: the effect comes when a busy machine, too, has long done everything else.
+HANGS: dict[str, Callable[[], Fault]] = {"hangs": lambda: Hanging(2.0), "very late": lambda: Late(2.0)}
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -215,7 +215,7 @@ def test_the_world_ends_as_the_records_say(story: Story) -> None:
 # What each safeguard is for, as a story that goes wrong without it, every time.
 CONTROLS = {
     "started=off": Story("provision", (("space.ensure", "hangs"),), (2,), "", 1),
-    "settle=off": Story("provision", (("space.ensure", "late"),), (), "", 1),
+    "settle=off": Story("provision", (("space.ensure", "very late"),), (), "", 1),
     "undo=off": Story("provision", (("grant.ensure", "never"),), (), "", 1),
 }
 
