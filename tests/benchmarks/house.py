@@ -87,12 +87,12 @@ def provision_request(tenant: str) -> Any:
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[Server]:
-    """A broker on a new data folder in `folder`."""
+def broker(folder: Path, kind: str = "held", settings: str = SETTINGS) -> Iterator[Server]:
+    """A broker on a new data folder in `folder`, with a provider of that kind."""
     folder.mkdir(parents=True)
     with socket_path() as path:
-        (folder / "purveyor.toml").write_text(SETTINGS.format(path=path))
-        (folder / "catalog.yaml").write_text(CATALOG)
+        (folder / "purveyor.toml").write_text(settings.format(path=path))
+        (folder / "catalog.yaml").write_text(CATALOG.replace("kind: held", f"kind: {kind}"))
         command = ("tests.benchmarks.sides.broker", str(folder / "purveyor.toml"))
         with running(command, path, folder / "broker.log") as server:
             yield server

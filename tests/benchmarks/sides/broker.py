@@ -1,6 +1,6 @@
-"""The broker as `serve` runs it (same parts, settings, interceptors, logs), with the held provider as its only one.
+"""The broker as `serve` runs it (same parts, settings, interceptors, logs), with the providers of `held`.
 
-Limit: the provider is the one difference to a user's process; it is given instead of found by entry point.
+Limit: the providers are the one difference to a user's process; they are given instead of found by entry point.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from purveyor_server.app.parts import Broker
 from purveyor_server.config.settings import Settings
 from purveyor_server.config.sources import load
 from purveyor_server.telemetry import logs
-from tests.benchmarks.sides.held import HeldProvider
+from tests.benchmarks.sides.held import HeldProvider, QuickProvider
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM."""
     stopping = StopSignals()
     stopping.listen(asyncio.get_running_loop())
-    broker = Broker(settings, factories={"held": HeldProvider})
+    broker = Broker(settings, factories={"held": HeldProvider, "quick": QuickProvider})
     await broker.start()
     await stopping.wait()
     await broker.stop()

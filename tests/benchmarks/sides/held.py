@@ -1,6 +1,6 @@
-"""A provider whose steps never end: what is accepted stays accepted, and nothing is done about it.
+"""Providers whose steps do nothing outside: `held` never ends one, `quick` ends each at once.
 
-Guarantee: the engine claims as many operations as it has room for, journals their first step, and then waits.
+Guarantee: with `held` the engine claims as many operations as it has room for, journals their first step, and then waits.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ class HeldPiece:
         return True
 
 
+class QuickPiece(HeldPiece):
+    """A step that is done when it is asked for."""
+
+    async def ensure(self, ctx: Context) -> Done | NotYet:
+        return Done()
+
+
 class HeldProvider:
     """One such piece per instance; nothing can be bound."""
 
@@ -55,7 +62,10 @@ class HeldProvider:
     schemas = Schemas()
 
     def __init__(self, config: Mapping[str, Json], environment: ProviderEnvironment) -> None:
-        self._piece = HeldPiece()
+        self._piece = self._made()
+
+    def _made(self) -> HeldPiece:
+        return HeldPiece()
 
     async def check(self) -> None:
         pass
@@ -76,3 +86,12 @@ class HeldProvider:
 
     async def close(self) -> None:
         pass
+
+
+class QuickProvider(HeldProvider):
+    """One piece per instance that is there at once."""
+
+    contract = "quick/1"
+
+    def _made(self) -> HeldPiece:
+        return QuickPiece()
