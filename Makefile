@@ -14,10 +14,12 @@ PYTEST_ARGS ?=
 # Rows to measure (empty: all), and further options: make bench ROW=get BENCH_ARGS="--rounds 9"
 ROW ?=
 BENCH_ARGS ?=
+# make load LOAD_ARGS="--minutes 5": a try.
+LOAD_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
 LOCK_ARGS ?=
 
-.PHONY: help demo test lint format bench stubs verify-crash verify-cancel verify-watch lock baseline clean setup setup-demo
+.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch lock baseline clean setup setup-demo
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -42,6 +44,9 @@ format: setup ## Rewrite Python and protos in the house format
 
 bench: stubs ## Measure (build/bench.json); make bench ROW=provision for one row
 	@$(PY) -m tests.benchmarks $(if $(ROW),--row $(ROW)) $(BENCH_ARGS)
+
+load: stubs ## 30 minutes at 70 percent of capacity with 1,000 watches, then three times the capacity
+	@$(PY) -m tests.benchmarks.sustained $(LOAD_ARGS)
 
 stubs: setup ## Generate clients/python/purveyor/v1 from protos/ (quick when up to date)
 	@$(PY) protos/build_stubs.py
