@@ -30,6 +30,7 @@ from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import Clock, SystemClock
 from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.kit.watchdog import Watchdog
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.door import Door
@@ -93,6 +94,7 @@ class Broker:
         self._clock = clock or SystemClock()
         self._factories = installed_factories() if factories is None else factories
         self._stack = AsyncExitStack()
+        self._on_blocked: Callable[[], None] = lambda: None
 
     @property
     def serving(self) -> bool:
@@ -104,6 +106,10 @@ class Broker:
 
     async def start(self) -> None:
         """Start every part; raises StartRefusedError after closing what was started."""
+        watchdog = Watchdog()
+        watchdog.on_blocked = lambda: self._on_blocked()  # noqa: PLW0108 - looked up late: metrics come later
+        watchdog.start()
+        self._stack.callback(watchdog.stop)
         try:
             await self._start()
         except BaseException as failure:
@@ -213,6 +219,7 @@ class Broker:
         self._stack.callback(parts.store.subscribe(metrics.on_commit))
         hub.observe_lag = metrics.watch_lag.observe
         log.observe_lag = metrics.event_lag.observe
+        self._on_blocked = metrics.loop_blocked.inc
         tasks = TaskGroup("monitor")
         self._on_stop("monitor", tasks.close, timedelta(seconds=10))
         tasks.start("loop lag", sample_loop_lag(metrics.loop_lag.observe))

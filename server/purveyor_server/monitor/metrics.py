@@ -74,6 +74,9 @@ class Metrics:
         self.loop_lag = Histogram(
             "purveyor_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=registry
         )
+        self.loop_blocked = Counter(
+            "purveyor_loop_blocked", "Times that the event loop stood still for seconds.", registry=registry
+        )
         self.watch_lag = Histogram(
             "purveyor_watch_lag_seconds", "From a commit to its watcher.", buckets=LAG_BUCKETS, registry=registry
         )
