@@ -20,7 +20,7 @@ from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.kit.backoff import Backoff
 from purveyor_server.kit.clock import SystemClock
 from purveyor_server.kit.ids import new_id
-from purveyor_server.providers.facade import FacadeSettings
+from purveyor_server.providers.facade import FacadeSettings, ProviderFacade
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.security.sealing import Sealer
 from purveyor_server.store.contract import SYSTEM, Accept, Amend, Commit, Decision, Job, Situation, Store, Writes
@@ -51,6 +51,16 @@ def snapshot() -> PlanSnapshot:
 
 
 PLAN = snapshot()
+NEXT_DOOR = ProviderRef("beside", "good")
+
+
+def plan_next_door() -> PlanSnapshot:
+    """The plan of another provider, that does well."""
+    plan = PlanSnapshot("", "svc2", "service2", "plan2", "small", NEXT_DOOR, {"kind": "good"})
+    return replace(plan, digest=plan_digest(plan))
+
+
+PLAN_NEXT_DOOR = plan_next_door()
 
 
 class ShiftedClock(SystemClock):
@@ -72,6 +82,8 @@ class Bench:
         self.settings = settings
         self.world = World()
         self.provider = ScriptedProvider(self.world)
+        self.next_door = World()
+        self.facade: type[ProviderFacade] = ProviderFacade  # negative controls take another one
         self.clock = ShiftedClock()
         self.sealer = Sealer({"k1": b"k" * 32})
         self.store: Store
@@ -84,13 +96,17 @@ class Bench:
         """Open the store and start the engine."""
         self.store = await open_store(self.folder / "store.db", clock=self.clock, settings=SqliteSettings())
         self.store.subscribe(self._committed)
-        await self.store.apply_catalog("c1", "services: []", [PLAN])
+        await self.store.apply_catalog("c1", "services: []", [PLAN, PLAN_NEXT_DOOR])
         self.registry = ProviderRegistry(
-            {"scripted": lambda _config, _environment: self.provider},
+            {
+                "scripted": lambda _config, _environment: self.provider,
+                "good": lambda _config, _environment: ScriptedProvider(self.next_door),
+            },
             self.folder,
             self.store.store_id,
             self.clock,
             settings=self.facade_settings,
+            guard=self.facade,
         )
         self.engine = Engine(self.store, self.registry, self.sealer, b"d" * 32, self.clock, self.settings)
         self.registry.on_close = self.engine.circuit_closed
@@ -196,10 +212,16 @@ class Bench:
         return decision.operation
 
     async def provision(
-        self, instance_id: str = "one", parameters: dict[str, Any] | None = None, tenant: str = TENANT, **more: Any
+        self,
+        instance_id: str = "one",
+        parameters: dict[str, Any] | None = None,
+        tenant: str = TENANT,
+        plan: PlanSnapshot = PLAN,
+        **more: Any,
     ) -> Operation:
         """Accept a provision."""
-        wanted = Settings(PLAN.digest, "svc", "plan", parameters or {"size": 1})
+        wanted = Settings(plan.digest, plan.service_id, plan.plan_id, parameters or {"size": 1})
+        more = {"provider": plan.provider.name} | more
 
         def decide(situation: Situation) -> Writes:
             instance = Instance(

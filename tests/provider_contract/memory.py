@@ -177,7 +177,7 @@ class MemoryProvider:
     @property
     def schemas(self) -> Schemas:
         outputs = {} if self._world.has("no schema") else {"box": ANY, "key": ANY}
-        unique = frozenset({"user", "password"})
+        unique = frozenset({"user", "password"}) if not self._world.has("marks nothing") else frozenset[str]()
         return Schemas(ANY, outputs, ANY, frozenset({"password"}), unique)
 
     async def check(self) -> None:

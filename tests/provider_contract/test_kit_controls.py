@@ -33,6 +33,7 @@ CONTROLS = [
     ("blind", "drift", "taken away by hand"),
     ("foreign", "list_owned", "none of this store's"),
     ("sibling", "unique credentials", "the same 'user'"),
+    ("marks nothing", "unique credentials", "unique_fields names nothing"),
     ("sibling", "binds at once", "the same 'user'"),
     ("keeps access", "access", "after the unbind"),
     ("no expiry", "expiry", "after their expiry"),

@@ -7,7 +7,7 @@ Guarantee: a piece gets the settings of the direction it runs in: an update that
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -20,8 +20,21 @@ from purveyor_server.engine.journal import Journal
 from purveyor_server.engine.vault import Vault
 from purveyor_server.engine.work import Assignment
 from purveyor_server.kit import failpoints
-from purveyor_server.providers.contract import Done, NotYet, Permanent, PlannedStep, PoolExhausted, WorkSettings
+from purveyor_server.providers.answers import MAX_SAVED_BYTES, GarbageError, checked_range, clamped, plain, words
+from purveyor_server.providers.contract import (
+    Ambiguous,
+    Done,
+    LeaseEnding,
+    NotYet,
+    Permanent,
+    PlannedStep,
+    PoolExhausted,
+    Retryable,
+    WorkSettings,
+)
 from purveyor_server.providers.facade import ProviderFacade
+
+_Value = TypeVar("_Value")
 
 
 class Origin(NamedTuple):
@@ -62,8 +75,14 @@ class Calls:
         except failpoints.FailpointError as error:
             message = "a failure was planted here"
             raise Permanent(message, str(error)) from error
+        except LeaseEnding as error:
+            if context.lease_ended:
+                raise
+            # A piece that makes this up would be run again at once, for ever.
+            raise Retryable(error.message, error.detail) from error
         finally:
             context.returned()
+            context.close()
             failpoints.hit(f"{point}.after")
 
     async def settle(self, target: PlannedStep, step: Step) -> bool:
@@ -72,7 +91,10 @@ class Calls:
             return True
         context = self._context(target, Make.ABSENT, step, undo=True)
         failpoints.hit(f"piece.{target.piece.name}.settle.before")
-        settled = await self._facade.settle(target.piece, context)
+        try:
+            settled = await self._facade.settle(target.piece, context)
+        finally:
+            context.close()
         failpoints.hit(f"piece.{target.piece.name}.settle.after")
         return settled
 
@@ -102,21 +124,31 @@ class Calls:
             return work.was, work.want
         return work.want, work.was
 
-    async def _save(self, step: Step, value: Json) -> None:
-        saved = replace(self._journal.steps[step.index], saved=value)
+    async def _save(self, step: Step, value: Json) -> Json:
+        kept = self._named(lambda: plain(value, "values to save", MAX_SAVED_BYTES))
+        saved = replace(self._journal.steps[step.index], saved=kept)
         await self._journal.advance(lambda job: transitions.write_step(job, saved), "save")
         self._journal.remember(saved)
+        return kept
 
     async def _allocate(self, pool: str, low: int, high: int, avoid: Collection[int]) -> int:
+        asked = self._named(lambda: checked_range(pool, low, high, avoid))
         try:
-            return await self._journal.allocate(pool, low, high, avoid)
+            return await self._journal.allocate(*asked)
         except PurveyorError as error:
             if error.reason is Reason.POOL_EXHAUSTED:
                 raise PoolExhausted(error.message) from error
             raise
 
+    def _named(self, check: Callable[[], _Value]) -> _Value:
+        """What `check` gives; garbage becomes a failure that names the provider."""
+        try:
+            return check()
+        except GarbageError as error:
+            message = f"the provider {self._facade.ref.name!r} {error.what}"
+            raise Ambiguous(message, error.detail) from error
+
     def _progress(self, step: Step, percent: float, sentence: str) -> None:
         weight = self._journal.total_weight or 1.0
-        share = min(max(percent, 0.0), 100.0) * step.weight / weight
-        total = self._journal.percent_before(step.index) + share
-        self._report(self._journal.operation.operation_id, total, str(sentence)[:500])
+        total = self._journal.percent_before(step.index) + clamped(percent) * step.weight / weight
+        self._report(self._journal.operation.operation_id, min(total, 100.0), words(sentence))

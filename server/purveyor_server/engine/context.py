@@ -2,6 +2,8 @@
 
 Guarantee: `secret` gives only what was committed before the step began; `save` has committed when it returns; `outside`
 refuses to let a call begin when a third of the lease is left, so that fencing is not the last line of defence.
+One run has at most one command in the store at a time and `MAX_COMMANDS` in all; a run that was given up (it ignored its
+cancellation) can no longer save, allocate, report or begin an outside call.
 Each method and each announced outside call is a failpoint (`context.<method>.before|after`,
 `outside.<call>.before|during|after`) for the recovery suite.
 """
@@ -16,7 +18,9 @@ from purveyor_server.domain.model import Json
 from purveyor_server.domain.names import outside_name
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.secret import Secret
-from purveyor_server.providers.contract import LeaseEnding, Work, WorkSettings
+from purveyor_server.providers.contract import Ambiguous, LeaseEnding, Work, WorkSettings
+
+MAX_COMMANDS = 100  # saves and allocations of one run of one step
 
 
 class Lease:
@@ -53,7 +57,7 @@ class StepContext:
         saved: Json,
         secrets: Mapping[str, Secret],
         lease: Lease,
-        save: Callable[[Json], Awaitable[None]],
+        save: Callable[[Json], Awaitable[Json]],
         allocate: Callable[[str, int, int, Collection[int]], Awaitable[int]],
         report: Callable[[float, str], None],
     ) -> None:
@@ -71,6 +75,14 @@ class StepContext:
         self._allocate = allocate
         self._report = report
         self._sent = ""
+        self._one_at_a_time = asyncio.Lock()
+        self._commands = 0
+        self._closed = False
+        self.lease_ended = False
+
+    def close(self) -> None:
+        """The run is over for the engine, whatever the piece still does."""
+        self._closed = True
 
     def name(self, kind: str, limit: int = 63) -> str:
         """The opaque outside name of this operation's own resource."""
@@ -87,15 +99,16 @@ class StepContext:
 
     async def save(self, value: Json) -> None:
         """Commit `value` under the fence."""
-        self._pass("save")
-        await self._save(value)
-        self.saved = value
+        async with self._one_at_a_time:
+            self._count("save")
+            self.saved = await self._save(value)
         failpoints.hit("context.save.after")
 
     async def allocate(self, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
         """A number that is this owner's alone, committed under the fence; raises PoolExhausted."""
-        self._pass("allocate")
-        value = await self._allocate(pool, low, high, avoid)
+        async with self._one_at_a_time:
+            self._count("allocate")
+            value = await self._allocate(pool, low, high, avoid)
         failpoints.hit("context.allocate.after")
         return value
 
@@ -106,8 +119,10 @@ class StepContext:
 
     def outside(self, call: str) -> None:
         """Announce an outside call; raises LeaseEnding."""
+        self._refuse_late()
         self.returned()
         if self._lease.ending:
+            self.lease_ended = True
             message = "the lease is about to end"
             raise LeaseEnding(message)
         if failpoints.armed:
@@ -122,6 +137,20 @@ class StepContext:
             sent, self._sent = self._sent, ""
             failpoints.hit(f"outside.{sent}.after")
 
+    def _count(self, method: str) -> None:
+        """One more command of this run."""
+        self._pass(method)
+        self._commands += 1
+        if self._commands > MAX_COMMANDS:
+            message = f"a step of the provider saved or allocated more than {MAX_COMMANDS} times in one run"
+            raise Ambiguous(message)
+
+    def _refuse_late(self) -> None:
+        if self._closed:
+            message = "this run of the step was given up"
+            raise Ambiguous(message)
+
     def _pass(self, method: str) -> None:
+        self._refuse_late()
         self.returned()
         failpoints.hit(f"context.{method}.before")

@@ -180,15 +180,19 @@ class Forward:
         known = tuple(result if line.index == result.index else line for line in self._journal.steps)
         operation = self._journal.operation
         cleaning = operation.verb is Verb.CLEANUP
-        following = self.cleanup_plan() if cleaning else self._facade.plan(self._assigned.work, done_outputs(known))
+        try:
+            following = self.cleanup_plan() if cleaning else self._facade.plan(self._assigned.work, done_outputs(known))
+        except ProviderError:
+            following = ()  # the result is kept first; the next turn meets the same failure, and names it
         if result.index + 1 == len(following):
             await self._succeed(result, secrets)
             return True
-        target = following[result.index + 1]
-        if self._facade.circuit.is_open or self._journal.past_deadline:
+        shrunk = result.index + 1 > len(following)
+        if shrunk or self._facade.circuit.is_open or self._journal.past_deadline:
             await self._journal.advance(lambda job: transitions.write_step(job, result, secrets=secrets), "result")
             self._journal.remember(result)
         else:
+            target = following[result.index + 1]
             await self._journal.start(target, result, (*secrets, *self._vault.mint(target)))
         return False
 
@@ -270,7 +274,7 @@ class Forward:
             return ending
         given = self._facade.credentials(self._assigned.work, done_outputs(tuple(lines)), self._vault.by_label())
         sealed = self._vault.seal(CREDENTIALS, msgspec.json.encode(given.values))
-        unique = self._vault.marks(self._facade.ref.name, self._facade.provider.schemas.unique_fields, given.values)
+        unique = self._vault.marks(self._facade.ref.name, self._facade.schemas.unique_fields, given.values)
         return replace(ending, secrets=(*secrets, sealed), unique=unique, endpoints=given.endpoints)
 
 

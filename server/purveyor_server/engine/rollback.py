@@ -58,7 +58,7 @@ class Rollback:
 
     async def run(self) -> None:
         """Undo until nothing stands; raises Parked or LeaseLostError."""
-        pieces = await self._pieces()
+        pieces = await self._pieces() if self._standing() is not None else {}  # nothing stands: no plan is needed
         while (step := self._standing()) is not None:
             target = pieces.get(step.name)
             if target is None:

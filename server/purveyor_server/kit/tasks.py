@@ -16,6 +16,17 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 
+def is_cancelled(error: BaseException) -> bool:
+    """True when `error` is the cancellation of the running task, not one that called code has raised by itself."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs here
+        return False
+    return task is not None and task.cancelling() > 0
+
+
 class TaskGroup:
     """A set of named tasks that live until `close()`."""
 

@@ -1,13 +1,14 @@
 """Questions to providers that no operation asks: how they do, what they own, how an instance looks.
 
-Guarantee: every answer of a backend is waited for within a bound, the pauses of a list included; nothing is changed.
+Guarantee: every answer comes through the facade: waited for within a bound, the pauses of a list included, and checked;
+nothing is changed.
 Limit: the last answer is that of this process.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,9 +16,6 @@ from purveyor_server.domain.model import ProviderRef
 from purveyor_server.providers.contract import Known, Observed, Owned, ProviderError
 from purveyor_server.providers.registry import ProviderMissingError, ProviderRegistry
 
-OBSERVE_SECONDS = 30.0
-PAUSE_SECONDS = 30.0  # between two items of a list
-MAX_OWNED = 1_000_000  # items of one list
 MAX_PROBLEM = 300  # characters
 
 
@@ -62,20 +60,14 @@ class Inspector:
         return Finding(Health.READY if ref.name in self._checked else Health.UNKNOWN)
 
     async def owned(self, ref: ProviderRef, store_id: str) -> AsyncIterator[Owned]:
-        """What carries the marker of `store_id`. Raises ProviderError, ProviderMissingError, TimeoutError."""
-        items = aiter(self._registry.facade(ref).provider.list_owned(store_id))
-        for _ in range(MAX_OWNED):
-            try:
-                async with asyncio.timeout(PAUSE_SECONDS):
-                    item = await anext(items)
-            except StopAsyncIteration:
-                return
-            yield item
+        """What carries the marker of `store_id`. Raises ProviderError, ProviderMissingError."""
+        async with aclosing(self._registry.facade(ref).owned(store_id)) as items:
+            async for item in items:
+                yield item
 
     async def observe(self, ref: ProviderRef, known: Known) -> Observed:
-        """How an instance looks. Raises ProviderError, ProviderMissingError, TimeoutError."""
-        async with asyncio.timeout(OBSERVE_SECONDS):
-            return await self._registry.facade(ref).provider.observe(known)
+        """How an instance looks. Raises ProviderError, ProviderMissingError."""
+        return await self._registry.facade(ref).observe(known)
 
 
 def _words(failure: Exception | None) -> str:

@@ -7,7 +7,6 @@ Limit: an unknown kind or a bad configuration raises `ProviderMissingError`; ope
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
@@ -20,13 +19,14 @@ from purveyor_server.domain.errors import PurveyorError, invalid
 from purveyor_server.domain.model import Json, ProviderRef
 from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.secret import Secret
+from purveyor_server.kit.tasks import is_cancelled
+from purveyor_server.providers.answers import GarbageError
 from purveyor_server.providers.contract import Ability, ProviderFactory, Work
 from purveyor_server.providers.facade import FacadeSettings, ProviderFacade
 
 _log = structlog.get_logger(__name__)
 GROUP = "purveyor.providers"
 MAX_SECRET_FILE = 64 * 1024
-CLOSE_TIMEOUT = 10.0  # seconds
 
 
 class ProviderMissingError(Exception):
@@ -91,6 +91,7 @@ class ProviderRegistry:
         on_close: Callable[[str], None] = lambda _name: None,
         environ: Mapping[str, str] | None = None,
         settings: FacadeSettings | None = None,
+        guard: type[ProviderFacade] = ProviderFacade,
     ) -> None:
         self._factories = dict(factories)
         self._data_dir = data_dir
@@ -98,6 +99,7 @@ class ProviderRegistry:
         self._clock = clock
         self._environ = os.environ if environ is None else environ
         self._settings = settings
+        self._guard = guard
         self._facades: dict[bytes, ProviderFacade] = {}
         self.on_close = on_close
 
@@ -116,10 +118,16 @@ class ProviderRegistry:
             raise ProviderMissingError(message)
         environment = Environment(ref.name, self._data_dir / ref.name, self._store_id, self._environ)
         try:
-            provider = factory(ref.config, environment)
+            return self._guard(ref, factory(ref.config, environment), self._clock, self._closed, self._settings)
         except PurveyorError as error:
             raise ProviderMissingError(error.message) from error
-        return ProviderFacade(ref, provider, self._clock, self._closed, self._settings)
+        except BaseException as error:
+            if is_cancelled(error):
+                raise
+            _log.error("provider could not be made", provider=ref.name, kind=ref.kind, exc_info=error)
+            what = error.what if isinstance(error, GarbageError) else "could not be made"
+            message = f"the provider {ref.name!r} {what} ({type(error).__name__})"
+            raise ProviderMissingError(message) from error
 
     def _closed(self, name: str) -> None:
         self.on_close(name)  # looked up late: the engine is made after the registry
@@ -130,7 +138,7 @@ class ProviderRegistry:
 
     def abilities(self, ref: ProviderRef) -> frozenset[Ability]:
         """Abilities of the provider of `ref`."""
-        return self.facade(ref).provider.abilities
+        return self.facade(ref).abilities
 
     def plan_names(self, ref: ProviderRef, work: Work) -> tuple[str, ...]:
         """Names of the steps that `work` would take, for validate_only."""
@@ -141,8 +149,7 @@ class ProviderRegistry:
         found: dict[str, Exception | None] = {}
         for ref in refs:
             try:
-                async with asyncio.timeout(CLOSE_TIMEOUT * 6):
-                    await self.facade(ref).provider.check()
+                await self.facade(ref).check()
                 found[ref.name] = None
             except Exception as error:  # noqa: BLE001 - reported by name to the operator
                 found[ref.name] = error
@@ -152,8 +159,7 @@ class ProviderRegistry:
         """Close every provider; one that fails or hangs is logged and left."""
         for facade in self._facades.values():
             try:
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await facade.provider.close()
+                await facade.close()
             except Exception:  # noqa: BLE001 - one provider does not keep the others from closing
                 _log.exception("provider did not close", provider=facade.ref.name)
         self._facades.clear()
