@@ -43,7 +43,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 CALL_SECONDS = 30.0
 LIMIT = 16.0  # bytes per call
-KINDS = ("read", "wait", "stream")
+KINDS = ("read", "wait", "stream", "events")
 
 
 class Server:
@@ -115,7 +115,7 @@ async def measure(
     async with server_process(mode=mode) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
         operation_id = await _provision(stub)
-        one = {"early": _cancel_early, "read": _cancel_reads, "wait": _cancel_waits, "stream": _cancel_streams}[kind]
+        one = CANCELS[kind]
         await _chunk(one, stub, operation_id, calls // 2)
         points = [(0.0, await server.resident())]
         for number in range(1, chunks + 1):
@@ -172,11 +172,28 @@ async def _cancel_waits(stub: Any, operation_id: str, count: int) -> None:
 
 async def _cancel_streams(stub: Any, operation_id: str, count: int) -> None:
     request = pb.WatchOperationRequest(tenant=TENANT, operation_id=operation_id)
-    streams = [stub.WatchOperation(request, timeout=CALL_SECONDS) for _ in range(count)]
+    await _cancel_open([stub.WatchOperation(request, timeout=CALL_SECONDS) for _ in range(count)])
+
+
+async def _cancel_events(stub: Any, _operation_id: str, count: int) -> None:
+    request = pb.WatchEventsRequest(tenant=TENANT)
+    await _cancel_open([stub.WatchEvents(request, timeout=CALL_SECONDS) for _ in range(count)])
+
+
+async def _cancel_open(streams: list[Any]) -> None:
     await asyncio.gather(*(stream.read() for stream in streams))
     for stream in streams:
         stream.cancel()
     await asyncio.gather(*(stream.code() for stream in streams))
+
+
+CANCELS = {
+    "early": _cancel_early,
+    "read": _cancel_reads,
+    "wait": _cancel_waits,
+    "stream": _cancel_streams,
+    "events": _cancel_events,
+}
 
 
 def plant_leak() -> None:

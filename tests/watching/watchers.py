@@ -53,8 +53,11 @@ class Watcher(ABC):
         """Watch until everything was told."""
         while True:
             last = self.finishing.is_set()
-            if self.fresh:
+            if self.fresh:  # also who died in its first message
                 self._head_before = self._ledger.head
+                if self._begun and self.story.told:
+                    self._lost_after = self.story.last
+                self._begun = False
             self.streams += 1
             try:
                 if await (self.stream(last=True) if last else self._until_finishing()):
