@@ -127,6 +127,17 @@ def test_a_whole_life(address: str) -> None:
     assert threads() == 0
 
 
+def test_what_happened_can_be_read_again(address: str) -> None:
+    with purveyor.SyncClient(address, tenant="told") as client:
+        client.provision("postgresql", "shared-small", instance_id="orders", wait=10).result(timeout=10)
+        told = list(client.events("earliest", instance_id="orders", follow=False))
+        with client.events("snapshot") as events:
+            present, synced = next(events), next(events)
+    assert [event.revision for event in told] == sorted({event.revision for event in told})
+    assert (told[0].kind, told[-1].state, told[-1].type) == ("INSTANCE", "SUCCEEDED", "ENDED")
+    assert (present.instance_id, present.state, synced.type) == ("orders", "READY", "SYNCED")
+
+
 def test_operators_have_it_too(address: str, tmp_path: Path) -> None:
     with purveyor.SyncAdminClient(address) as admin, purveyor.SyncClient(address, tenant="ops") as client:
         assert admin.status().version == "test"

@@ -41,7 +41,9 @@ METHODS = {
     "CancelOperation": ("IDEMPOTENT", "ROLE_CONSUMER"),
     "WatchOperation": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "WatchEvents": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
+    "WatchCatalog": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
 }
+WATCHES = {"WatchOperation", "WatchEvents", "WatchCatalog"}
 ADMIN = {
     "GetStatus": "NO_SIDE_EFFECTS",
     "ExplainOperation": "NO_SIDE_EFFECTS",
@@ -198,12 +200,7 @@ def test_every_act_of_an_operator_has_a_reason_and_can_be_tried(files: descripto
 
 def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
     methods = [m for file in ours(files) for service in file.service for m in service.method]
-    assert {m.name for m in methods if m.server_streaming} == {
-        "WatchOperation",
-        "WatchEvents",
-        "Backup",
-        "ReviewRecovery",
-    }
+    assert {m.name for m in methods if m.server_streaming} == WATCHES | {"Backup", "ReviewRecovery"}
     assert not [m.name for m in methods if m.client_streaming]
 
 

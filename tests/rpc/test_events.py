@@ -24,21 +24,22 @@ from purveyor_server.store.contract import Retention
 from purveyor_server.watch.settings import WatchSettings
 from tests.rpc.conftest import Stub
 from tests.rpc.failures import failure_of
+from tests.rpc.test_bounds import SMALL_WINDOW
 from tests.rpc.whole import Whole, whole_broker
 from tests.store_contract import records
 
 START = pb.WatchEventsRequest.Start
 HOUR = timedelta(hours=1)
 SECONDS = 10.0
+RPC = RpcSettings(streams_per_caller=3, min_heartbeat_seconds=0.05)
 NOTHING_KEPT = Retention(HOUR, HOUR, HOUR, max_events=1)
 
 
 @asynccontextmanager
 async def running(folder: Path, *, work: bool = False, **bounds: Any) -> AsyncIterator[tuple[Whole, Stub]]:
     """A broker that does nothing with what it accepts, unless `work`."""
-    rpc = RpcSettings(streams_per_caller=3, min_heartbeat_seconds=0.05)
     async with (
-        whole_broker(folder, rpc, work=work, watch=WatchSettings(**bounds)) as broker,
+        whole_broker(folder, RPC, work=work, watch=WatchSettings(**bounds)) as broker,
         grpc.aio.insecure_channel(broker.address) as channel,
     ):
         yield broker, broker_service_pb2_grpc.BrokerServiceStub(channel)
@@ -277,6 +278,56 @@ async def test_a_client_that_goes_away_leaves_nothing(watch_logs: Signals, broke
     stream.cancel()
     await watch_logs.wait("call ended")
     assert whole.log.watchers == 0
+
+
+async def test_a_reader_that_stops_is_cut_off_and_nobody_waits_for_it(watch_logs: Signals, folder: Path) -> None:
+    impatient = replace(RPC, write_seconds=0.1)
+    async with (
+        whole_broker(folder, impatient, work=False) as broker,
+        grpc.aio.insecure_channel(broker.address, options=SMALL_WINDOW) as sleepy,
+        grpc.aio.insecure_channel(broker.address) as channel,
+    ):
+        stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+        dead = broker_service_pb2_grpc.BrokerServiceStub(sleepy).WatchEvents(watch())
+        awake = stub.WatchEvents(watch())
+        await dead.read()
+        await awake.read()
+        labels = {f"k{number}": "x" * 255 for number in range(64)}
+        stuck = asyncio.create_task(watch_logs.wait("client does not read"))
+        count = 0
+        while not stuck.done():
+            request = pb.ProvisionRequest(tenant="t", instance_id=f"i{count}", service_id="svc", plan_id="big")
+            request.labels.update(labels)
+            await stub.Provision(request)
+            count += 1
+            assert len(events(await take(awake, 2))) == 2
+        await stuck
+
+        async def read_on() -> None:
+            while await dead.read() is not grpc.aio.EOF:
+                pass
+
+        assert (await failure_of(read_on())).reason == "DEADLINE_EXCEEDED"
+        awake.cancel()
+
+
+async def test_a_burst_of_streams_loses_none(folder: Path) -> None:
+    many = replace(RPC, streams_per_caller=2000)
+    async with (
+        whole_broker(folder, many, work=False) as broker,
+        grpc.aio.insecure_channel(broker.address) as channel,
+    ):
+        stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+        streams = [stub.WatchEvents(watch()) for _ in range(1000)]
+        firsts: list[Any] = await asyncio.gather(*(stream.read() for stream in streams))
+        assert all(first.synced for first in firsts)
+        await order(stub, "orders")
+        taken = await asyncio.gather(*(take(stream, 2) for stream in streams))
+        assert {tuple(told(messages)) for messages in taken} == {
+            ((1, "INSTANCE", "orders"), (2, "OPERATION", "orders"))
+        }
+        for stream in streams:
+            stream.cancel()
 
 
 def test_parts_put_together_are_the_message() -> None:

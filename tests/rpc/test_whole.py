@@ -86,6 +86,18 @@ async def test_from_nothing_to_nothing(stub: Stub, broker: Whole) -> None:
         assert tombstone.last_operation.verb == operation_pb2.Operation.VERB_DEPROVISION
 
 
+async def test_the_catalog_is_sent_once_while_it_does_not_change(stub: Stub) -> None:
+    request = pb.WatchCatalogRequest(tenant="t")
+    request.heartbeat_interval.FromSeconds(1)
+    stream = stub.WatchCatalog(request)
+    first, second = await stream.read(), await stream.read()
+    assert first.catalog == (await stub.GetCatalog(pb.GetCatalogRequest(tenant="t"))).catalog
+    assert not second.HasField("catalog")
+    stream.cancel()
+    refused = await failure_of(stub.WatchCatalog(pb.WatchCatalogRequest(tenant="T")).read())
+    assert (refused.reason, refused.details["BadRequest"].field_violations[0].field) == ("INVALID_REQUEST", "tenant")
+
+
 def get(**changes: Any) -> pb.GetInstanceRequest:
     return pb.GetInstanceRequest(tenant="t", instance_id="orders", **changes)
 

@@ -57,6 +57,7 @@ class Action(StrEnum):
     CANCEL_OPERATION = "CancelOperation"
     WATCH_OPERATION = "WatchOperation"
     WATCH_EVENTS = "WatchEvents"
+    WATCH_CATALOG = "WatchCatalog"
     GET_STATUS = "GetStatus"
     EXPLAIN_OPERATION = "ExplainOperation"
     FREEZE = "Freeze"

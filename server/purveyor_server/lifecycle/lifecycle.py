@@ -96,6 +96,10 @@ class Lifecycle:
         """What the caller may order."""
         return reads.get_catalog(self._parts, caller, tenant)
 
+    def watch_catalog(self, caller: Caller, tenant: str, heartbeat: timedelta) -> AsyncIterator[Catalog | None]:
+        """What the caller may order, then None or what it has become; ends by a failure only."""
+        return reads.watch_catalog(self._parts, caller, tenant, heartbeat)
+
     async def provision(self, caller: Caller, request: Provision) -> Outcome:
         """Make an instance, or answer again what an identical request made; never a second one."""
         return await provision(self._parts, caller, request)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import timedelta
 
 from purveyor_server.domain import filters
 from purveyor_server.domain.catalog import Catalog
@@ -21,6 +23,20 @@ def get_catalog(parts: Parts, caller: Caller, tenant: str) -> Catalog:
     """What the caller may order."""
     parts.door.enter(caller, Action.GET_CATALOG, tenant)
     return parts.catalog()
+
+
+async def watch_catalog(
+    parts: Parts, caller: Caller, tenant: str, heartbeat: timedelta
+) -> AsyncGenerator[Catalog | None, None]:
+    """What the caller may order, then, every `heartbeat`, None or what it has become."""
+    parts.door.enter(caller, Action.WATCH_CATALOG, tenant)
+    interval = max(heartbeat.total_seconds(), parts.settings.shortest_heartbeat)
+    shown: Catalog | None = None
+    while True:
+        catalog = parts.catalog()
+        yield None if catalog is shown else catalog
+        shown = catalog
+        await asyncio.sleep(interval)
 
 
 async def get_instance(parts: Parts, caller: Caller, tenant: str, instance_id: str, *, deleted: bool) -> Instance:

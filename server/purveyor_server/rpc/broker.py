@@ -152,8 +152,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     ) -> None:
         call, caller = current_call(), _of_tenant(request.tenant)
         full = requests.wants_full(request.view)
-        heartbeat = requests.span(request, "heartbeat_interval", self._heartbeat)
-        heartbeat = min(max(heartbeat, self._shortest), self._longest)
+        heartbeat = self._interval(request)
         async with aclosing(self._use_cases.watch_operation(caller, request.operation_id, full, heartbeat)) as newest:  # type: ignore[type-var] # a generator behind an iterator's type
             async for details, silent in newest:
                 await call.write(pb.WatchOperationResponse(operation=_details(caller, details), heartbeat=silent))
@@ -164,11 +163,23 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     ) -> None:
         call = current_call()
         call.farewell = True
-        heartbeat = requests.span(request, "heartbeat_interval", self._heartbeat)
-        following = requests.decode_following(request, min(max(heartbeat, self._shortest), self._longest))
+        following = requests.decode_following(request, self._interval(request))
         async with aclosing(self._use_cases.watch_events(current_caller(), following)) as told:  # type: ignore[type-var] # as above
             async for message in told:
                 await call.write(assemble(message))
+
+    async def WatchCatalog(  # type: ignore[override] # as above
+        self, request: pb.WatchCatalogRequest, context: Any
+    ) -> None:
+        call, interval = current_call(), self._interval(request)
+        async with aclosing(self._use_cases.watch_catalog(current_caller(), request.tenant, interval)) as newest:  # type: ignore[type-var] # as above
+            async for catalog in newest:
+                encoded = None if catalog is None else encode_catalog(catalog)
+                await call.write(self._bounded(pb.WatchCatalogResponse(catalog=encoded)))
+
+    def _interval(self, request: Message) -> timedelta:
+        """The heartbeat interval that is asked for, within its bounds."""
+        return min(max(requests.span(request, "heartbeat_interval", self._heartbeat), self._shortest), self._longest)
 
     async def _newest(
         self, caller: Caller, records: Sequence[Instance | Binding]

@@ -61,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.BrokerService/CancelOperation": Kind.WRITE,
     "/purveyor.v1.BrokerService/WatchOperation": Kind.STREAM,
     "/purveyor.v1.BrokerService/WatchEvents": Kind.STREAM,
+    "/purveyor.v1.BrokerService/WatchCatalog": Kind.STREAM,
     "/purveyor.v1.AdminService/GetStatus": Kind.READ,
     "/purveyor.v1.AdminService/ExplainOperation": Kind.READ,
     "/purveyor.v1.AdminService/Freeze": Kind.WRITE,
