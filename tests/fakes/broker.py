@@ -41,6 +41,7 @@ class Broker(NamedTuple):
     plans: FakePlans
     catalog: list[Catalog]  # the last one is served
     leased: dict[str, Claimed]
+    log: EventLog
 
     async def claim(self, operation_id: str) -> Claimed:
         """Lease what is due, as a worker would, and return the one asked for; the others stay leased for later."""
@@ -99,7 +100,7 @@ async def open_broker(folder: Path, **settings: Any) -> AsyncIterator[Broker]:
             clock=clock,
             settings=LifecycleSettings(**settings),
         )
-        yield Broker(door, store, hub, plans, served, {})
+        yield Broker(door, store, hub, plans, served, {}, log)
     finally:
         await store.close()
 

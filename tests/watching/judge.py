@@ -58,6 +58,7 @@ class Story:
     floor: int = 0  # nothing up to here may be told
     until: int = 0  # everything up to here must be told
     picture: dict[str, Fact] | None = None  # by uid, of who begins with snapshots
+    path: list[str] = field(default_factory=list)  # how it went, for whoever looks into a problem
 
     @property
     def last(self) -> int:

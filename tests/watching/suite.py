@@ -172,14 +172,17 @@ class Suite:
         living = await ledger.living() if at_rest else None
         self.events = ledger.head
         for watcher in watchers:
-            self.problems += judge(watcher.story, ledger.facts, living)
+            found = judge(watcher.story, ledger.facts, living)
+            self.problems += found
+            for line in watcher.story.path if found else ():
+                self._say(f"{watcher.story.name}: {line}")
             self.lost += watcher.lost
             self.streams += watcher.streams
         for control in tampered:
-            found = judge(control.story, ledger.facts, living)
+            said = judge(control.story, ledger.facts, living)
             self.planted += control.planted
-            self.found += bool(found) and {problem.fault for problem in found} == {control.fault}
-            self._say(f"planted {type(control).__name__}: {[problem.text for problem in found][:2]}")
+            self.found += bool(said) and {problem.fault for problem in said} == {control.fault}
+            self._say(f"planted {type(control).__name__}: {[problem.text for problem in said][:2]}")
         told = sum(len(watcher.story.told) for watcher in watchers)
         self._say(f"streams={self.streams} deliveries={told} compacted={self.lost} seed={self.options.seed}")
         for problem in self.problems[:SHOWN]:

@@ -8,6 +8,7 @@ Limit: what it was told is only written down here; `judge` says whether it was r
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 
 import purveyor
 from purveyor.failures import from_rpc
@@ -97,6 +99,7 @@ class Watcher(ABC):
         if error.reason == "COMPACTED":
             assert not self.exact or self.story.last < int(error.metadata["earliest_revision"]) - 1
             self.lost += 1
+            self.story.path.append(f"told that it lost {error.metadata['earliest_revision']}, has {self.story.last}")
             self._lost_after = self.story.last
             self.forget_place()
             self._begun = False
@@ -111,6 +114,7 @@ class Watcher(ABC):
         up_to = await self._ledger.earliest() - 1 if earliest else await self._ledger.read()
         if self._lost_after is None and not earliest:
             self.story.floor = self._head_before
+        self.story.path.append(f"began between {self._head_before} and {up_to}, had {self._lost_after}")
         self.story.unsure.append((self.story.floor if self._lost_after is None else self._lost_after, up_to))
         self._begun = True
 
@@ -157,6 +161,7 @@ class WireWatcher(Watcher):
             start=START.START_UNSPECIFIED if self._token else START.Value(f"START_{self._start}"),
         )
         request.heartbeat_interval.FromSeconds(1)
+        self.story.path.append(f"opened at {position_of(self._token)}, told up to {self.story.last}")
         return request
 
     async def _read(self, call: Any, *, last: bool) -> bool:
@@ -170,7 +175,7 @@ class WireWatcher(Watcher):
             await self.begin()
             self.take(message)
             if last and message.synced:
-                return True
+                return position_of(self._token) >= self.story.until
             left -= 1
             await rest(self.finishing, slow)
         return False
@@ -226,7 +231,7 @@ class LibraryWatcher(Watcher):
                 if not left:
                     return False
         await self.begin()
-        return last
+        return last and position_of(self._place.read_text(encoding="ascii").strip()) >= self.story.until
 
     def _events(self, client: purveyor.Client, *, last: bool) -> Any:
         wish = self.story.wish
@@ -242,6 +247,14 @@ class LibraryWatcher(Watcher):
             self.story.show(fact)
         elif event.revision > self.story.last:  # the rest of a message is told again to a reader that died in it
             self.story.tell(fact)
+
+
+def position_of(token: str) -> int:
+    """The revision in a token, behind its seal; 0 without one."""
+    if not token:
+        return 0
+    payload = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[16:]
+    return int(msgspec.msgpack.decode(payload)[2])
 
 
 class Tampered(WireWatcher):

@@ -3,7 +3,8 @@
 Guarantee: every message carries the token of the place behind it; what a filter leaves out is behind it too. A stream ends
 by a failure only, and by DRAINING or STREAM_EXPIRED only after a message with the newest place.
 Limit: a snapshot is read in short pages while others write, so its records may already hold what the events after it tell
-again; their versions say so.
+again; their versions say so. They are a consistent whole when the log was read as far as it went at the snapshot's end, and
+only then the stream says that it is synced.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ async def watch_events(parts: Parts, caller: Caller, request: Following) -> Asyn
             async with aclosing(stream.snapshot(place)) as snapshot:
                 async for told in snapshot:
                     yield told
-        else:
-            yield await stream.next(cursor, 0)
+            if not stream.snapshot_done:
+                raise stream.end()
+        stream.aim()
+        yield await stream.next(cursor, 0)
         while not stream.over:
             yield await stream.next(cursor, stream.patience)
     raise stream.end()
@@ -78,7 +81,8 @@ class _Stream:
         jitter = 1 + settings.age_jitter * random.uniform(-1, 1)  # noqa: S311 - spreads reconnections, no secret
         self._age = settings.max_age * jitter
         self._until = self._clock() + self._age
-        self._synced = False
+        self._target: int | None = None
+        self.snapshot_done = False
         self._heartbeat = max(request.heartbeat.total_seconds(), parts.settings.shortest_heartbeat)
 
     @property
@@ -90,6 +94,10 @@ class _Stream:
     def patience(self) -> float:
         """Seconds until the next message has to be sent."""
         return max(0.0, min(self._heartbeat, self._until - self._clock()))
+
+    def aim(self) -> None:
+        """What is in the log by now has to be told before the stream is synced."""
+        self._target = self._log.last
 
     def end(self) -> PurveyorError:
         """Why it ended."""
@@ -123,8 +131,9 @@ class _Stream:
             parts = await cursor.read(seconds)
         except CompactedError as error:
             raise self._compacted(error) from None
-        synced = not self._synced and cursor.position >= self._log.last
-        self._synced = self._synced or synced
+        synced = self._target is not None and cursor.position >= self._target
+        if synced:
+            self._target = None
         return Told(parts, self._places.write(Place(cursor.position)), synced)
 
     def _compacted(self, error: CompactedError) -> PurveyorError:
@@ -133,25 +142,25 @@ class _Stream:
         return PurveyorError(Reason.COMPACTED, str(error), metadata=metadata)
 
     async def snapshot(self, place: Place) -> AsyncGenerator[Told, None]:
-        """What is there, from `place` on, then the message that says so; less when the stream has to end."""
+        """What is there, from `place` on; less when the stream has to end."""
         kinds = [kind for kind in _ORDER[_ORDER.index(EventKind(place.kind)) :] if kind in self._wanted.kinds]
         key = place.key
         for kind in kinds:
             more = True
             while more:
                 read = await self._page(kind, key)
-                for told in self._messages(place.position, kind, read.records):
+                for told in self._messages(place.position, kind, read):
                     yield told
                     if self.over:
                         return
                 key, more = read.next_key, bool(read.next_key)
-                if more and not read.records:  # a long stretch of ended operations
-                    yield Told((), self._places.write(Place(place.position, kind, key)))
-        self._synced = True
-        yield Told((), self._places.write(Place(place.position)), synced=True)
+        self.snapshot_done = True
 
-    def _messages(self, position: int, kind: EventKind, records: Sequence[Record]) -> list[Told]:
+    def _messages(self, position: int, kind: EventKind, read: _Read) -> list[Told]:
         """Records as messages, each within its bounds and with the place behind its last record."""
+        records = read.records
+        if not records and read.next_key:  # a long stretch of ended operations
+            return [Told((), self._places.write(Place(position, kind, read.next_key)))]
         settings, messages = self._log.settings, []
         parts: list[bytes] = []
         for index, record in enumerate(records, start=1):
