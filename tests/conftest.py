@@ -7,6 +7,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+# Said before grpc is imported: programs are started, never forked. Its fork handlers run between fork and exec of a program
+# that is started as another user, and crash it now and then (seen as initdb and `postgres --version` ended by SIGSEGV).
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import pytest
 from hypothesis import settings
 

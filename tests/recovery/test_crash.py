@@ -21,8 +21,7 @@ SETTLE_SECONDS = 0.5
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # two brokers and PostgreSQL servers are started some fifty times
 async def test_nothing_is_lost_made_twice_or_left_behind() -> None:
-    # One lane: two PostgreSQL servers that start at once may pick the same free port.
-    suite = Suite(Options(scenarios=kinds.SHORT, limit=1, seed=SEED, settle=SETTLE_SECONDS, lanes=1), print)
+    suite = Suite(Options(scenarios=kinds.SHORT, limit=1, seed=SEED, settle=SETTLE_SECONDS), print)
     print(f"seed {SEED} (CRASH_SEED)")
 
     await suite.run()
