@@ -47,7 +47,7 @@ write_timeout = "1s"
 [watch]
 ring_events = 48
 message_events = 16
-page_events = 8
+page_events = 2
 max_age = "4s"
 [retention]
 max_events = {kept}

@@ -23,7 +23,7 @@ from tests.watching.pacing import rest
 from tests.watching.watchers import FAULTS, LibraryWatcher, Tampered, Watcher, WireWatcher
 
 TENANTS = ("acme", "beta", "core")
-INSTANCES = ("a", "b", "c")
+INSTANCES = ("a", "b", "c", "d", "e")
 STARTS = ("NOW", "EARLIEST", "SNAPSHOT")
 OUTAGE_SECONDS = 20.0
 REST_SECONDS = 30.0

@@ -30,6 +30,7 @@ from tests.watching.pacing import rest
 
 PATIENCE_SECONDS = 30.0
 AWAY_SECONDS = 3.0
+ANEW = 0.1  # share of the times at which who takes snapshots takes another one
 START = pb.WatchEventsRequest.Start
 PRESENT = EventMessage.TYPE_PRESENT
 
@@ -68,6 +69,8 @@ class Watcher(ABC):
                 await self._take_failure(error)
             if not self.fresh:
                 await self.begin()
+            if self._start == "SNAPSHOT" and not last and self._random.random() < ANEW:
+                self.forget_place()
             await rest(self.finishing, 0.0 if last else self._pause())
 
     @abstractmethod
