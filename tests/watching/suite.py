@@ -154,6 +154,7 @@ class Suite:
                     await broker.stop()
                 else:
                     broker.kill()
+                    await broker.died()
                 await broker.start()
                 self.restarts += 1
 

@@ -90,6 +90,11 @@ class Watcher(ABC):
         return False if stream.cancelled() else stream.result()
 
     @property
+    def had(self) -> int:
+        """Up to where it was told everything, as it believes: what is lost is lost behind that."""
+        return self.story.last
+
+    @property
     @abstractmethod
     def fresh(self) -> bool:
         """Whether it has no place to go on from."""
@@ -100,10 +105,11 @@ class Watcher(ABC):
 
     async def _take_failure(self, error: purveyor.PurveyorError) -> None:
         if error.reason == "COMPACTED":
-            assert not self.exact or self.story.last < int(error.metadata["earliest_revision"]) - 1
+            had = self.had
+            assert not self.exact or had < int(error.metadata["earliest_revision"]) - 1
             self.lost += 1
             self.story.path.append(f"told that it lost {error.metadata['earliest_revision']}, has {self.story.last}")
-            self._lost_after = self.story.last
+            self._lost_after = had
             self.forget_place()
             self._begun = False
         elif not isinstance(error, purveyor.UnavailableError) and error.reason != "TOO_MANY_STREAMS":
@@ -132,6 +138,10 @@ class WireWatcher(Watcher):
         super().__init__(*arguments)
         self._address = address
         self._token = ""
+
+    @property
+    def had(self) -> int:
+        return max(self.story.last, position_of(self._token))
 
     @property
     def fresh(self) -> bool:
