@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ INSTANCES = ("a", "b", "c", "d", "e")
 STARTS = ("NOW", "EARLIEST", "SNAPSHOT")
 OUTAGE_SECONDS = 20.0
 REST_SECONDS = 30.0
+PLANT_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 SHOWN = 20  # problems
 
@@ -88,6 +90,7 @@ class Suite:
             writers = [group.create_task(self._write(broker.address, n)) for n in range(self.options.writers)]
             watching = [group.create_task(watcher.run()) for watcher in (*watchers, *tampered)]
             await self._restart_now_and_then(broker)
+            await _planted(tampered)
             self._over.set()
             await asyncio.wait(writers)
             at_rest = await self._come_to_rest(ledger)
@@ -188,3 +191,11 @@ class Suite:
         self._say(f"streams={self.streams} deliveries={told} compacted={self.lost} seed={self.options.seed}")
         for problem in self.problems[:SHOWN]:
             self._say(f"{problem.fault}: {problem.text}")
+
+
+async def _planted(tampered: list[Tampered]) -> None:
+    """Until every fault is planted, by chance in few events not yet; what is missing then is missing in the last line."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PLANT_SECONDS):
+            for control in tampered:
+                await control.done.wait()

@@ -273,8 +273,16 @@ def position_of(token: str) -> int:
 class Tampered(WireWatcher):
     """A planted fault: what it is told is falsified once, on its way in."""
 
-    planted = False
     fault: Fault
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.done = asyncio.Event()
+
+    @property
+    def planted(self) -> bool:
+        """Whether it has falsified something."""
+        return self.done.is_set()
 
     def _pause(self) -> float:
         return 0.0  # who goes away may lose more than what was planted
@@ -283,9 +291,9 @@ class Tampered(WireWatcher):
         return bool(message.events) and all(message.events[0].revision > up_to for _, up_to in self.story.unsure)
 
     def take(self, message: Any) -> None:
-        if not self.planted and self._is_sure(message):
-            self.planted = self.falsify(message)
-            if self.planted and not message.events:
+        if not self.planted and self._is_sure(message) and self.falsify(message):
+            self.done.set()
+            if not message.events:
                 self._token = message.resume_token
                 return
         super().take(message)
