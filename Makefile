@@ -14,6 +14,8 @@ PYTEST_ARGS ?=
 # Rows to measure (empty: all), and further options: make bench ROW=get BENCH_ARGS="--rounds 9"
 ROW ?=
 BENCH_ARGS ?=
+# make test WORKERS= runs one test after the other.
+WORKERS ?= -n 2 --dist loadfile
 # make load LOAD_ARGS="--minutes 5": a try.
 LOAD_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
@@ -28,7 +30,7 @@ demo: setup-demo ## Provision, bind, use, crash, recover and give back a real Po
 	@$(PY) scripts/demo.py
 
 test: lint ## Lint, then every test but the benchmarks; the last line is pytest's
-	@$(PY) -m pytest -m "not benchmark" $(PYTEST_ARGS)
+	@$(PY) -m pytest -m "not benchmark" $(WORKERS) $(PYTEST_ARGS)
 
 lint: stubs ## Style, types, contract and layers; changes nothing
 	@$(BIN)/ruff check .
