@@ -13,15 +13,12 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import grpc.aio
-
 from purveyor import decode, encode
 from purveyor.errors import InvalidRequestError, PurveyorError, Violation
-from purveyor.failures import client_closed, from_rpc
 from purveyor.v1 import broker_service_pb2 as messages
 from purveyor.v1.event_pb2 import Event as EventMessage
 from purveyor.values import Event, EventKind, EventType
-from purveyor.watch import SILENCE_SLACK_SECONDS, can_go_on, lost
+from purveyor.watch import Pace, read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -63,33 +60,25 @@ async def follow_events(
     """The events as they come; without `follow`, those that are there. Raises PurveyorError; see the module for when."""
     reader = _Reader(request, place)
     await reader.load()
-    clock = asyncio.get_running_loop().time
-    heard, attempt = clock(), 0
+    pace = Pace(connection)
     while True:
-        if connection.closed:
-            raise client_closed(connection.address)
-        opened = clock()
-        failure: PurveyorError = lost(f"the broker at {connection.address} ended the watch early")
+        failure = pace.begin()
         try:
-            async with aclosing(_stream(connection, reader.request)) as stream:
-                async for answer in stream:
+            stream = read(connection, connection.stub.WatchEvents, reader.request, messages.WatchEventsResponse)
+            async with aclosing(stream) as answers:
+                async for answer in answers:
                     for event in reader.take(answer):
-                        attempt = 0
+                        pace.attempt = 0
                         yield event
                     await reader.keep(answer.resume_token)
-                    heard = clock()  # after the yields: a slow reader is not an outage
+                    pace.hear()  # after the yields: a slow reader is not an outage
                     if answer.synced and not follow:
                         return
         except PurveyorError as error:
-            if not can_go_on(error):
-                raise
             failure = error
-        attempt = 0 if heard - opened > STEADY_SECONDS else attempt
-        delay = connection.backoff.delay(attempt, failure.retry_after)
-        if clock() + delay > heard + connection.limits.outage:
-            raise failure
-        attempt += 1
-        await asyncio.sleep(delay)
+        if pace.lived > STEADY_SECONDS:
+            pace.attempt = 0
+        await pace.rest(failure)
 
 
 class _Reader:
@@ -130,27 +119,3 @@ class _Reader:
     def _go_on_after(self, token: str) -> None:
         self.request.resume_token = token
         self.request.start = messages.WatchEventsRequest.START_AFTER
-
-
-async def _stream(
-    connection: Connection, request: messages.WatchEventsRequest
-) -> AsyncGenerator[messages.WatchEventsResponse, None]:
-    """One stream. Raises PurveyorError; UnavailableError also when it falls silent."""
-    call = connection.stub.WatchEvents(request)
-    limit = 2 * connection.limits.heartbeat + SILENCE_SLACK_SECONDS
-    try:
-        while True:
-            async with asyncio.timeout(limit):
-                answer = await call.read()
-            if not isinstance(answer, messages.WatchEventsResponse):
-                return  # grpc.aio.EOF
-            yield answer
-    except asyncio.CancelledError:
-        connection.tell_closing_from_cancelling()
-        raise
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc(error, connection.address) from error
-    except TimeoutError as error:
-        raise lost(f"the broker at {connection.address} fell silent for {limit:.0f} s") from error
-    finally:
-        call.cancel()

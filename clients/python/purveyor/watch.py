@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,13 +22,14 @@ from purveyor.failures import client_closed, from_rpc
 from purveyor.v1 import broker_service_pb2 as messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from purveyor.connection import Connection
     from purveyor.v1.operation_pb2 import OperationView
     from purveyor.values import OperationStatus
 
 SILENCE_SLACK_SECONDS = 10.0
+Answer = TypeVar("Answer")
 
 
 async def follow(
@@ -41,30 +42,60 @@ async def follow(
         view=view,
         heartbeat_interval=encode.duration("heartbeat", connection.limits.heartbeat),
     )
-    clock = asyncio.get_running_loop().time
-    heard, attempt = clock(), 0
+    pace = Pace(connection)
     last: OperationStatus | None = None
     while True:
-        if connection.closed:
-            raise client_closed(connection.address)
-        failure: PurveyorError = lost(f"the broker at {connection.address} ended the watch early")
+        failure = pace.begin()
         try:
-            async with aclosing(_stream(connection, request)) as stream:
-                async for status in stream:
+            stream = read(connection, connection.stub.WatchOperation, request, messages.WatchOperationResponse)
+            async with aclosing(stream) as answers:
+                async for answer in answers:
+                    status = decode.operation(answer.operation)
                     if status != last:
-                        last, attempt = status, 0  # without news the delays go on growing
+                        last, pace.attempt = status, 0  # without news the delays go on growing
                         yield status
-                    heard = clock()  # after the yield: a slow reader is not an outage
+                    pace.hear()  # after the yield: a slow reader is not an outage
                     if status.done:
                         return
         except PurveyorError as error:
-            if not can_go_on(error):
-                raise
             failure = error
-        delay = connection.backoff.delay(attempt, failure.retry_after)
-        if clock() + delay > heard + connection.limits.outage:
+        await pace.rest(failure)
+
+
+class Pace:
+    """When a stream that ended is opened again: with backoff, until nothing was heard for as long as an outage may last."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._clock = asyncio.get_running_loop().time
+        self._heard = self._clock()
+        self._opened = self._heard
+        self.attempt = 0
+
+    def begin(self) -> PurveyorError:
+        """Before a stream is opened; the failure that it is if it ends without one. Raises UnavailableError when closed."""
+        if self._connection.closed:
+            raise client_closed(self._connection.address)
+        self._opened = self._clock()
+        return lost(f"the broker at {self._connection.address} ended the watch early")
+
+    def hear(self) -> None:
+        """A message was taken in."""
+        self._heard = self._clock()
+
+    @property
+    def lived(self) -> float:
+        """Seconds that the stream gave messages."""
+        return self._heard - self._opened
+
+    async def rest(self, failure: PurveyorError) -> None:
+        """Wait before the next stream; raises `failure` when waiting does not help, or no longer."""
+        if not can_go_on(failure):
             raise failure
-        attempt += 1
+        delay = self._connection.backoff.delay(self.attempt, failure.retry_after)
+        if self._clock() + delay > self._heard + self._connection.limits.outage:
+            raise failure
+        self.attempt += 1
         await asyncio.sleep(delay)
 
 
@@ -78,19 +109,19 @@ def can_go_on(failure: PurveyorError) -> bool:
     return is_passing(failure) or (isinstance(failure, ResourceExhaustedError) and failure.retry_after is not None)
 
 
-async def _stream(
-    connection: Connection, request: messages.WatchOperationRequest
-) -> AsyncGenerator[OperationStatus, None]:
-    """One stream, heartbeats included. Raises PurveyorError; UnavailableError also when it falls silent."""
-    call = connection.stub.WatchOperation(request)
+async def read(
+    connection: Connection, method: Callable[[Any], Any], request: Any, kind: type[Answer]
+) -> AsyncGenerator[Answer, None]:
+    """The messages of one stream, heartbeats included. Raises PurveyorError; UnavailableError also when it falls silent."""
+    call = method(request)
     limit = 2 * connection.limits.heartbeat + SILENCE_SLACK_SECONDS
     try:
         while True:
             async with asyncio.timeout(limit):
                 answer = await call.read()
-            if not isinstance(answer, messages.WatchOperationResponse):
+            if not isinstance(answer, kind):
                 return  # grpc.aio.EOF
-            yield decode.operation(answer.operation)
+            yield answer
     except asyncio.CancelledError:
         connection.tell_closing_from_cancelling()
         raise
