@@ -8,10 +8,8 @@ Limit: a run takes minutes. One scenario or point: `scripts/verify_crash.py --sc
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ os.environ.setdefault(
 
 from tests.recovery import controls, kinds
 from tests.recovery.suite import Options, Suite
+from tests.stopping import ran_to_its_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,28 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = read_options(argv)
     suite = Suite(options, lambda line: print(line, flush=True))
     print(f"seed {options.seed}, {options.lanes} lanes", flush=True)
-    try:
-        finished = asyncio.run(_until_stopped(suite))
-    except KeyboardInterrupt:
-        finished = False
-    if not finished:
-        print("stopped")
+    if not ran_to_its_end(suite.run):
         return 130
     for name in suite.missed:
         print(f"not reached: {name}")
     print(suite.summary)
     return 0 if suite.clean else 1
-
-
-async def _until_stopped(suite: Suite) -> bool:
-    """True when the suite came to its end; SIGTERM ends it as Ctrl-C does: everything is stopped first."""
-    work = asyncio.create_task(suite.run())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    await asyncio.wait({work})
-    if work.cancelled():
-        return False
-    work.result()
-    return True
 
 
 def read_options(argv: Sequence[str] | None) -> Options:

@@ -8,10 +8,8 @@ Limit: chance decides what meets what; `--seed` and `--seconds` make it another 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ os.environ.setdefault(
 )  # said before grpc is imported: programs are started, never forked
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a killed server is what this is about
 
+from tests.stopping import ran_to_its_end
 from tests.watching.suite import Options, Suite
 
 
@@ -31,26 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run; 0 clean, 1 not, 130 interrupted."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     suite = Suite(read_options(argv), lambda line: print(line, flush=True))
-    try:
-        finished = asyncio.run(_until_stopped(suite))
-    except KeyboardInterrupt:
-        finished = False
-    if not finished:
-        print("stopped")
+    if not ran_to_its_end(suite.run):
         return 130
     print(suite.summary)
     return 0 if suite.clean else 1
-
-
-async def _until_stopped(suite: Suite) -> bool:
-    """True when the suite came to its end; SIGTERM ends it as Ctrl-C does: the server is stopped first."""
-    work = asyncio.create_task(suite.run())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    await asyncio.wait({work})
-    if work.cancelled():
-        return False
-    work.result()
-    return True
 
 
 def read_options(argv: Sequence[str] | None) -> Options:
