@@ -193,6 +193,5 @@ class Journal:
     def percent_before(self, index: int) -> float:
         """Weighted percent when the steps before `index` are finished."""
         finished = sum(step.weight for step in self.steps[:index])
-        return (
-            min(100.0 * finished / self.total_weight, 100.0) if self.total_weight else 0.0
-        )  # weights of a plan may change
+        share = 100.0 * finished / self.total_weight if self.total_weight else 0.0
+        return min(share, 100.0)  # weights of a plan may change
