@@ -25,7 +25,7 @@ from purveyor_server.lifecycle.places import FIELD, Place, Places, refused
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.store.contract import Page, Scope
 from purveyor_server.store.log import CompactedError
-from purveyor_server.watch.events import EVERY_KIND, Cursor, Wanted
+from purveyor_server.watch.events import EVERY_KIND, Cursor, Message, Wanted
 from purveyor_server.watch.ring import Record
 
 EXPIRED_RETRY = 0.1  # seconds; the next stream may be opened at once
@@ -161,14 +161,13 @@ class _Stream:
         records = read.records
         if not records and read.next_key:  # a long stretch of ended operations
             return [Told((), self._places.write(Place(position, kind, read.next_key)))]
-        settings, messages = self._log.settings, []
-        parts: list[bytes] = []
-        for index, record in enumerate(records, start=1):
-            parts.append(self._log.encode(_event(position, kind, record), record))
-            if sum(map(len, parts)) >= settings.message_bytes or index == len(records):
+        messages, message = [], Message(self._log.settings)
+        for record in records:
+            message.add(self._log.encode(_event(position, kind, record), record))
+            if message.full or record is records[-1]:
                 token = self._places.write(Place(position, kind, _key(record)))
-                messages.append(Told(tuple(parts), token))
-                parts = []
+                messages.append(Told(tuple(message.parts), token))
+                message = Message(self._log.settings)
         return messages
 
     async def _page(self, kind: EventKind, key: str) -> _Read:

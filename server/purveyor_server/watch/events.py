@@ -197,7 +197,7 @@ class Cursor:
 
     def _from_ring(self) -> tuple[bytes, ...]:
         log, ring, wanted = self._log, self._log.ring, self.wanted
-        message = _Message(log.settings)
+        message = Message(log.settings)
         for revision in range(self.position + 1, ring.last + 1):
             entry = ring[revision]
             if wanted.wants(entry.event):
@@ -210,7 +210,7 @@ class Cursor:
         return tuple(message.parts)
 
     def _from_page(self, events: tuple[Event, ...]) -> tuple[bytes, ...]:
-        message = _Message(self._log.settings)
+        message = Message(self._log.settings)
         if not events:
             raise RuntimeError("the event log ends before its head")
         for event in events:
@@ -244,7 +244,7 @@ class Cursor:
             _settle(self._news)
 
 
-class _Message:
+class Message:
     """Parts of one message, up to its bounds; never less than one."""
 
     def __init__(self, settings: WatchSettings) -> None:
@@ -253,6 +253,7 @@ class _Message:
         self._settings = settings
 
     def add(self, part: bytes) -> None:
+        """One more part."""
         self.parts.append(part)
         self._bytes += len(part)
 

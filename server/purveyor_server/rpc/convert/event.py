@@ -37,11 +37,12 @@ def encode_event(event: Event, record: Record | None = None) -> bytes:
     """The part of a message that an event is; with a `record`, of a snapshot."""
     found: Record = record if record is not None else _DECODERS[event.kind].decode(event.body)
     happened = event_pb2.Event.TYPE_PRESENT if record is not None else _type(found)
-    message = event_pb2.Event(
+    part = pb.WatchEventsResponse()
+    message = part.events.add(
         revision=event.revision,
         time=to_timestamp(event.at),
-        kind=EVENT_KINDS[event.kind],  # type: ignore[arg-type] # the tables hold plain numbers
-        type=happened,  # type: ignore[arg-type] # as above
+        kind=EVENT_KINDS[event.kind],
+        type=happened,
         tenant=event.tenant,
         instance_id=event.instance_id,
         binding_id=event.binding_id,
@@ -50,10 +51,10 @@ def encode_event(event: Event, record: Record | None = None) -> bytes:
         version=found.version,
         state=event.state,
     )
-    bare = message.SerializeToString()
     _fill(message, found)
-    whole = message.SerializeToString()
-    return _part(whole if len(whole) <= MAX_PART else bare)
+    if message.ByteSize() > MAX_PART:
+        message.ClearField("record")
+    return part.SerializeToString()
 
 
 def _fill(message: event_pb2.Event, record: Record) -> None:
@@ -76,21 +77,3 @@ def assemble(told: Told) -> bytes:
     """A message, encoded."""
     rest = pb.WatchEventsResponse(resume_token=told.token, synced=told.synced)
     return b"".join((*told.parts, rest.SerializeToString()))
-
-
-def _part(event: bytes) -> bytes:
-    """An event behind its tag and its length."""
-    return _TAG + _varint(len(event)) + event
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-# Field number and wire type (length-delimited) of `events`.
-_TAG = _varint(pb.WatchEventsResponse.EVENTS_FIELD_NUMBER << 3 | 2)
