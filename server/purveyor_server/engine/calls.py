@@ -7,7 +7,7 @@ Guarantee: a piece gets the settings of the direction it runs in: an update that
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -20,9 +20,8 @@ from purveyor_server.engine.journal import Journal
 from purveyor_server.engine.vault import Vault
 from purveyor_server.engine.work import Assignment
 from purveyor_server.kit import failpoints
-from purveyor_server.providers.answers import MAX_SAVED_BYTES, GarbageError, checked_range, clamped, plain, words
+from purveyor_server.providers.answers import MAX_SAVED_BYTES, checked_range, clamped, plain, words
 from purveyor_server.providers.contract import (
-    Ambiguous,
     Done,
     LeaseEnding,
     NotYet,
@@ -33,8 +32,6 @@ from purveyor_server.providers.contract import (
     WorkSettings,
 )
 from purveyor_server.providers.facade import ProviderFacade
-
-_Value = TypeVar("_Value")
 
 
 class Origin(NamedTuple):
@@ -125,28 +122,20 @@ class Calls:
         return work.want, work.was
 
     async def _save(self, step: Step, value: Json) -> Json:
-        kept = self._named(lambda: plain(value, "values to save", MAX_SAVED_BYTES))
+        kept = self._facade.believed(lambda: plain(value, "values to save", MAX_SAVED_BYTES))
         saved = replace(self._journal.steps[step.index], saved=kept)
         await self._journal.advance(lambda job: transitions.write_step(job, saved), "save")
         self._journal.remember(saved)
         return kept
 
     async def _allocate(self, pool: str, low: int, high: int, avoid: Collection[int]) -> int:
-        asked = self._named(lambda: checked_range(pool, low, high, avoid))
+        asked = self._facade.believed(lambda: checked_range(pool, low, high, avoid))
         try:
             return await self._journal.allocate(*asked)
         except PurveyorError as error:
             if error.reason is Reason.POOL_EXHAUSTED:
                 raise PoolExhausted(error.message) from error
             raise
-
-    def _named(self, check: Callable[[], _Value]) -> _Value:
-        """What `check` gives; garbage becomes a failure that names the provider."""
-        try:
-            return check()
-        except GarbageError as error:
-            message = f"the provider {self._facade.ref.name!r} {error.what}"
-            raise Ambiguous(message, error.detail) from error
 
     def _progress(self, step: Step, percent: float, sentence: str) -> None:
         weight = self._journal.total_weight or 1.0

@@ -137,7 +137,7 @@ class ProviderFacade:
         what = f"{piece.name}.{make.lower()}"
         call = (lambda: piece.ensure(ctx)) if make is Make.ENSURE else (lambda: piece.absent(ctx))
         answer = await self._guarded(call, self._settings.call, what, self.circuit)
-        return self._believed(lambda: self._checked_answer(piece.name, make, answer))
+        return self.believed(lambda: self._checked_answer(piece.name, make, answer))
 
     async def settle(self, piece: Piece, ctx: Context) -> bool:
         """True once no earlier run of `piece` can take effect; raises a ProviderError."""
@@ -158,7 +158,7 @@ class ProviderFacade:
     async def observe(self, known: Known) -> Observed:
         """How an instance looks; raises a ProviderError."""
         answer = await self._guarded(lambda: self.provider.observe(known), self._settings.question, "observe")
-        return self._believed(lambda: answers.checked_observed(answer))
+        return self.believed(lambda: answers.checked_observed(answer))
 
     async def owned(self, store_id: str) -> AsyncGenerator[Owned, None]:
         """What carries the marker of `store_id`; raises a ProviderError, also when there is no end of it."""
@@ -168,7 +168,7 @@ class ProviderFacade:
 
         async def read() -> None:  # all in one task: a time-out or session within the provider's list spans its items
             listed = self.provider.list_owned(store_id)
-            self._believed(lambda: answers.refuse_coroutine(listed, "list_owned"))
+            self.believed(lambda: answers.refuse_coroutine(listed, "list_owned"))
             async for item in listed:
                 await room.acquire()
                 items.put_nowait(item)
@@ -182,7 +182,7 @@ class ProviderFacade:
                     self._answer(task, None)
                     return
                 room.release()
-                yield self._believed(lambda item=item: answers.checked_owned(item))  # type: ignore[misc] # as in answers
+                yield self.believed(lambda item=item: answers.checked_owned(item))  # type: ignore[misc] # as in answers
             raise self._unsure(GarbageError("listed too many things", f"over {MAX_OWNED}"))
         finally:
             await self._stop(task)
@@ -197,6 +197,13 @@ class ProviderFacade:
                 return await items.get()
         except TimeoutError:
             raise self._late(self._settings.question) from None
+
+    def believed(self, check: Callable[[], _Answer]) -> _Answer:
+        """What `check` gives; garbage after a call means that it may have happened."""
+        try:
+            return check()
+        except GarbageError as error:
+            raise self._unsure(error) from error
 
     # What came back. Negative controls of the tests take these out.
 
@@ -213,13 +220,6 @@ class ProviderFacade:
         checked = answers.checked_credentials(answer, self.schemas.unique_fields)
         self._schemas.credentials(checked.values)
         return checked
-
-    def _believed(self, check: Callable[[], _Answer]) -> _Answer:
-        """What `check` gives; garbage after a call means that it may have happened."""
-        try:
-            return check()
-        except GarbageError as error:
-            raise self._unsure(error) from error
 
     # Running a call
 
