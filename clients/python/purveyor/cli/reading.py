@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from purveyor.cli import completing, projection
 from purveyor.cli.arguments import Filter, Limit, Timeout
+from purveyor.cli.lists import Item, newest
 from purveyor.cli.operating import Admin
 from purveyor.cli.session import Session, command
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from purveyor.client import Client
 
-Item = TypeVar("Item")
 LARGEST_PAGE = 1000  # what a limit has to walk past is not shown
 
 InstanceId = Annotated[
@@ -68,13 +67,10 @@ async def catalog(session: Session) -> None:
 
 async def _newest(session: Session, items: AsyncIterator[Item], limit: int | None) -> list[Item]:
     """The last `limit` of a list, which is oldest first; all without one. Says what is left out."""
-    kept, count = deque[Item](maxlen=limit), 0
-    async for item in items:
-        kept.append(item)
-        count += 1
+    kept, count = await newest(items, limit)
     if len(kept) < count:
         session.say(f"the newest {len(kept)} of {count}")
-    return list(kept)
+    return kept
 
 
 async def instances(

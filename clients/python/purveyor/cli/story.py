@@ -7,13 +7,13 @@ Limit: the newest MOST operations and the newest MOST audit records; what is pas
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from purveyor.cli.documents import text
+from purveyor.cli.lists import newest
 from purveyor.errors import PurveyorError
 
 if TYPE_CHECKING:
@@ -65,14 +65,11 @@ async def read(session: Session, instance_id: str, admin: str | None) -> Story:
 
 
 async def _newest(client: Client, instance_id: str, gaps: list[str]) -> list[OperationStatus]:
-    found: deque[OperationStatus] = deque(maxlen=MOST)
-    count = 0
-    async for operation in client.operations(f"instance_id = {text(instance_id, indent=None)}", steps=True):
-        found.append(operation)
-        count += 1
+    asked = client.operations(f"instance_id = {text(instance_id, indent=None)}", steps=True)
+    found, count = await newest(asked, MOST)
     if count > MOST:
         gaps.append(f"{count - MOST} older operations")
-    return list(found)
+    return found
 
 
 async def _records(session: Session, admin: str | None, gaps: list[str]) -> list[AuditRecord]:
