@@ -43,12 +43,20 @@ def server_in(root: Path, installation: Path | None = None) -> EmbeddedServer:
     return EmbeddedServer(root / "keep", cluster_dir=str(root / "cluster"), installation=installation)
 
 
+def paths_for_others() -> dict[str, str]:
+    """The environment in which another Python finds the server and what it needs."""
+    paths = [str(ROOT / "server"), *(path for path in sys.path if path.endswith("site-packages"))]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 def interpreter_of(user: binaries.OsUser) -> str | None:
-    """A Python of this version that `user` may run: ours may lie in a closed folder."""
-    question = "import sys; print(sys.version_info[:2])"
+    """A Python of this version with which `user` may run the server: ours, or the checkout, may lie in a closed folder."""
+    question = "import sys, purveyor_server; print(sys.version_info[:2])"
     for python in (sys.executable, "/usr/bin/python3"):
         try:
-            said = subprocess.check_output([python, "-c", question], text=True, cwd="/", timeout=TIMEOUT, **user.popen)
+            said = subprocess.check_output(
+                [python, "-c", question], text=True, cwd="/", timeout=TIMEOUT, env=paths_for_others(), **user.popen
+            )
         except (OSError, subprocess.SubprocessError):
             continue
         if said.strip() == str(sys.version_info[:2]):
@@ -276,8 +284,7 @@ def test_it_works_for_a_broker_without_rank(root: Path) -> None:
     )
     python = interpreter_of(user)
     if python is None:
-        pytest.skip("no interpreter of this version that the user may run")
-    paths = [str(ROOT / "server"), *(path for path in sys.path if path.endswith("site-packages"))]
+        pytest.skip("no interpreter of this version with which the user may run the server")
     result = subprocess.run(
         [python, "-c", code, str(root / "own")],
         check=False,
@@ -285,7 +292,7 @@ def test_it_works_for_a_broker_without_rank(root: Path) -> None:
         text=True,
         timeout=TIMEOUT,
         cwd="/",
-        env={"PYTHONPATH": os.pathsep.join(paths)},
+        env=paths_for_others(),
         **user.popen,
     )
     assert (root / "own" / "cluster" / "data").exists(), result.stderr
