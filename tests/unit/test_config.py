@@ -18,7 +18,7 @@ from purveyor_server.config.values import parse_address, parse_duration, parse_s
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.facade import FacadeSettings
-from purveyor_server.providers.registry import installed_factories
+from purveyor_server.providers.registry import InstalledFactories
 from purveyor_server.rpc.settings import RpcSettings
 from purveyor_server.store.sqlite.settings import SqliteSettings
 
@@ -254,7 +254,7 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
 def test_the_example_catalog_is_good() -> None:
     environ = {"PURVEYOR_PG_PASSWORD": "x"}
 
-    file = read_catalog(ROOT / "examples" / "catalog.yaml", installed_factories(), environ)
+    file = read_catalog(ROOT / "examples" / "catalog.yaml", InstalledFactories(), environ)
 
     assert [plan.name for plan in file.services[0].plans] == ["shared-small", "schema", "dedicated"]
-    assert read_catalog(None, installed_factories(), environ).services
+    assert read_catalog(None, InstalledFactories(), environ).services

@@ -7,14 +7,17 @@ import os
 # Read by grpc when it is imported. Its fork handlers would complain at every program that a provider starts by exec.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from purveyor_server.app.commands import (
-    check_command,
-    new_provider_command,
-    restore_command,
-    serve,
-    serve_command,
-)
-from purveyor_server.app.refusals import Exit, StartRefusedError
+from purveyor_server.kit.imports import without_collecting, without_rich
+
+with without_collecting(), without_rich():
+    from purveyor_server.app.commands import (
+        check_command,
+        new_provider_command,
+        restore_command,
+        serve,
+        serve_command,
+    )
+    from purveyor_server.app.refusals import Exit, StartRefusedError
 
 __all__ = [
     "Exit",

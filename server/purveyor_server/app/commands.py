@@ -28,11 +28,10 @@ from purveyor_server.config.sources import load
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import SystemClock
-from purveyor_server.providers.registry import installed_factories
-from purveyor_server.providers.skeleton import write_skeleton
+from purveyor_server.kit.imports import without_collecting
+from purveyor_server.providers.registry import InstalledFactories
 from purveyor_server.security import keyfile
 from purveyor_server.store.sqlite.errors import StoreOpenError
-from purveyor_server.store.sqlite.restore import restore
 from purveyor_server.telemetry import logs
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +54,7 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
     """Judge settings and catalog without starting anything; prints what is wrong, or that nothing is."""
     try:
         settings = load(config, dev=dev)
-        file = read_catalog(settings.catalog, installed_factories(), os.environ)
+        file = read_catalog(settings.catalog, InstalledFactories(), os.environ)
     except ConfigError as failure:
         return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))
     plans = sum(len(service.plans) for service in file.services)
@@ -71,6 +70,8 @@ def restore_command(
     data_dir: Path | None = None,
 ) -> int:
     """Put a backup in the place of the store; prints what was done and what comes next. The broker must not run."""
+    from purveyor_server.store.sqlite.restore import restore  # noqa: PLC0415 - a start does not need it
+
     try:
         settings = load(config, dev=dev, data_dir=data_dir)
         prepare_data_dir(settings.data_dir)
@@ -97,6 +98,8 @@ def restore_command(
 
 def new_provider_command(name: str, into: Path) -> int:
     """Write a provider package to go on from; prints its folder, and what comes next to standard error."""
+    from purveyor_server.providers.skeleton import write_skeleton  # noqa: PLC0415 - a start does not need it
+
     try:
         folder = write_skeleton(name, into)
     except PurveyorError as error:
@@ -115,7 +118,8 @@ async def serve(settings: Settings) -> int:
         _log.warning("failpoints are armed: this process may break itself on purpose")
     broker = Broker(settings)
     try:
-        await broker.start()
+        with without_collecting():
+            await broker.start()
     except StartRefusedError as refusal:
         return _refuse(refusal)
     await stopping.wait()

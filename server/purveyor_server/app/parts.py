@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
@@ -38,7 +38,7 @@ from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.contract import ProviderFactory
 from purveyor_server.providers.inspection import Inspector
-from purveyor_server.providers.registry import ProviderRegistry, installed_factories
+from purveyor_server.providers.registry import InstalledFactories, ProviderRegistry
 from purveyor_server.rpc import ListenError, RpcServer, RpcSettings, admin_service, broker_service
 from purveyor_server.rpc.convert.event import encode_event
 from purveyor_server.security.keyfile import KeyFileError, Keyring, unlock
@@ -55,7 +55,8 @@ STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the 
 
 def rpc_settings(settings: Settings) -> RpcSettings:
     """Limits and times as the gRPC face takes them."""
-    given = settings.limits.model_dump(exclude={"max_pending", "max_parked", "max_lag"})
+    elsewhere = {"max_pending", "max_parked", "max_lag"}
+    given = {name: value for name, value in settings.limits if name not in elsewhere}
     for name, field in (
         ("call_timeout", "call_seconds"),
         ("max_wait", "wait_seconds"),
@@ -84,7 +85,7 @@ class Broker:
         self,
         settings: Settings,
         clock: Clock | None = None,
-        factories: dict[str, ProviderFactory] | None = None,
+        factories: Mapping[str, ProviderFactory] | None = None,
     ) -> None:
         self.settings = settings
         self.addresses: tuple[str, ...] = ()
@@ -92,7 +93,7 @@ class Broker:
         self.http_address = ""
         self._serving: Callable[[], bool] = lambda: False
         self._clock = clock or SystemClock()
-        self._factories = installed_factories() if factories is None else factories
+        self._factories = InstalledFactories() if factories is None else factories
         self._stack = AsyncExitStack()
         self._on_blocked: Callable[[], None] = lambda: None
 

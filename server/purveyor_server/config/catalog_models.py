@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from purveyor_server.config.values import Duration, is_reference
+from purveyor_server.config.values import Duration, absent, is_reference
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.names import ID_RULE, check_id
 
@@ -65,9 +65,9 @@ JsonObject = dict[str, Any]
 
 
 class Entry(BaseModel):
-    """Base of all entries: values as written (`"yes"` is no boolean), no unknown key, never changed."""
+    """Base of all entries: values as written (`"yes"` is no boolean), no unknown key, never changed. Validators are built at first use."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class ProviderEntry(Entry):
@@ -107,21 +107,21 @@ class ParametersEntry(Entry):
 class InstanceSchemasEntry(Entry):
     """OSBAPI schemas.service_instance."""
 
-    create: ParametersEntry = ParametersEntry()
-    update: ParametersEntry = ParametersEntry()
+    create: ParametersEntry = absent()
+    update: ParametersEntry = absent()
 
 
 class BindingSchemasEntry(Entry):
     """OSBAPI schemas.service_binding."""
 
-    create: ParametersEntry = ParametersEntry()
+    create: ParametersEntry = absent()
 
 
 class SchemasEntry(Entry):
     """OSBAPI schemas."""
 
-    service_instance: InstanceSchemasEntry = InstanceSchemasEntry()
-    service_binding: BindingSchemasEntry = BindingSchemasEntry()
+    service_instance: InstanceSchemasEntry = absent()
+    service_binding: BindingSchemasEntry = absent()
 
 
 class DashboardEntry(Entry):
@@ -145,9 +145,9 @@ class PlanEntry(Entry):
     bindable: bool | None = None
     binding_rotatable: bool = False
     plan_updateable: bool | None = None
-    schemas: SchemasEntry = SchemasEntry()
-    defaults: DefaultsEntry = DefaultsEntry()
-    limits: LimitsEntry = LimitsEntry()
+    schemas: SchemasEntry = absent()
+    defaults: DefaultsEntry = absent()
+    limits: LimitsEntry = absent()
     maximum_polling_duration: Annotated[int, Field(ge=1)] | None = None
     maintenance_info: MaintenanceEntry | None = None
 
@@ -167,7 +167,7 @@ class ServiceEntry(Entry):
     metadata: JsonObject = {}
     dashboard_client: DashboardEntry | None = None
     plan_updateable: bool = False
-    defaults: DefaultsEntry = DefaultsEntry()
+    defaults: DefaultsEntry = absent()
     plans: Annotated[list[Any], Field(min_length=1)]
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from purveyor_server.config.values import Address, Duration, Size, parse_address, parse_addresses
+from purveyor_server.config.values import Address, Duration, Size, absent, parse_address, parse_addresses
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.store.contract import Retention
@@ -65,9 +65,11 @@ Addresses = Annotated[
 
 
 class Section(BaseModel):
-    """Base of all sections."""
+    """Base of all sections. Only the whole is ever read, so only for the whole a validator is built: that is a tenth of a start."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False, defer_build=True
+    )
 
 
 class ListenSettings(Section):
@@ -107,7 +109,7 @@ class StoreSettings(Section):
 
     def values(self) -> SqliteSettings:
         """As the store takes them."""
-        return over(_SQLITE, self.model_dump())
+        return over(_SQLITE, dict(self))
 
 
 class EngineSection(Section):
@@ -129,7 +131,7 @@ class EngineSection(Section):
 
     def values(self) -> EngineSettings:
         """As the engine takes them."""
-        given = self.model_dump()
+        given = dict(self)
         for name in ("retry", "cleanup_retry"):
             first, ceiling = given.pop(f"{name}_first"), given.pop(f"{name}_ceiling")
             bounds = {"first": first.total_seconds(), "ceiling": ceiling.total_seconds()}
@@ -182,7 +184,7 @@ class WatchSection(Section):
 
     def values(self) -> WatchSettings:
         """As the streams take them."""
-        return over(_WATCH, self.model_dump())
+        return over(_WATCH, dict(self))
 
 
 class RetentionSettings(Section):
@@ -205,15 +207,15 @@ class Settings(Section):
     data_dir: FilePath
     catalog: FilePath | None = None
     key_file: FilePath | None = None
-    listen: ListenSettings = ListenSettings()
-    admin: AdminSettings = AdminSettings()
-    log: LogSettings = LogSettings()
-    store: StoreSettings = StoreSettings()
-    engine: EngineSection = EngineSection()
-    providers: ProviderSettings = ProviderSettings()
-    limits: LimitSettings = LimitSettings()
-    watch: WatchSection = WatchSection()
-    retention: RetentionSettings = RetentionSettings()
+    listen: ListenSettings = absent()
+    admin: AdminSettings = absent()
+    log: LogSettings = absent()
+    store: StoreSettings = absent()
+    engine: EngineSection = absent()
+    providers: ProviderSettings = absent()
+    limits: LimitSettings = absent()
+    watch: WatchSection = absent()
+    retention: RetentionSettings = absent()
 
     @property
     def keys(self) -> Path:

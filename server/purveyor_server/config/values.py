@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 MAX_SOCKET_PATH = 107  # sun_path of Linux without its final zero
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -49,6 +49,11 @@ def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("must be longer than zero")
     return value
+
+
+def absent() -> Any:
+    """Default of a part that is a model of its own: what is absent is read as if it were there and empty."""
+    return Field(default_factory=dict, validate_default=True)
 
 
 Duration = Annotated[timedelta, BeforeValidator(_positive), BeforeValidator(parse_duration)]

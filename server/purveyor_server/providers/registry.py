@@ -8,8 +8,8 @@ Limit: an unknown kind or a bad configuration raises `ProviderMissingError`; ope
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import structlog
@@ -33,15 +33,32 @@ class ProviderMissingError(Exception):
     """No provider of this kind is installed, or its configuration is refused. The message is for operators."""
 
 
-def installed_factories() -> dict[str, ProviderFactory]:
-    """Kinds found by entry point; a broken one is logged and left out."""
-    found: dict[str, ProviderFactory] = {}
-    for point in entry_points(group=GROUP):
-        try:
-            found[point.name] = point.load()
-        except Exception:  # noqa: BLE001 - a stranger's module may raise anything when imported
-            _log.exception("provider could not be loaded", kind=point.name)
-    return found
+class InstalledFactories(Mapping[str, ProviderFactory]):
+    """Kinds found by entry point, each loaded when it is first asked for: a start does not pay for what no catalog names.
+    A broken one is logged once and is none.
+    """
+
+    def __init__(self, points: Iterable[EntryPoint] | None = None) -> None:
+        found = entry_points(group=GROUP) if points is None else points
+        self._points = {point.name: point for point in found}
+        self._loaded: dict[str, ProviderFactory] = {}
+
+    def __getitem__(self, kind: str) -> ProviderFactory:
+        if kind not in self._loaded:
+            point = self._points[kind]
+            try:
+                self._loaded[kind] = point.load()
+            except Exception as error:
+                _log.exception("provider could not be loaded", kind=kind)
+                del self._points[kind]
+                raise KeyError(kind) from error
+        return self._loaded[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
 
 
 class Environment:
@@ -93,7 +110,7 @@ class ProviderRegistry:
         settings: FacadeSettings | None = None,
         guard: type[ProviderFacade] = ProviderFacade,
     ) -> None:
-        self._factories = dict(factories)
+        self._factories = factories
         self._data_dir = data_dir
         self._store_id = store_id
         self._clock = clock

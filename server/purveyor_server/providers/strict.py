@@ -16,9 +16,9 @@ from purveyor_server.providers.contract import Permanent
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused; values do not change."""
+    """Unknown keys are refused; values do not change. A validator is built at first use: of most kinds of plans there are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

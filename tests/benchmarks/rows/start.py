@@ -1,13 +1,14 @@
 """From starting the process to its first answered call.
 
 Guarantee: both sides are started as `python -m ...`, by the same parent, and asked over a unix socket as soon as it takes
-connections; compiled bytecode exists on both sides. The broker is the command that a user starts, with the PostgreSQL
+connections; the bytecode of both sides is compiled before, whatever the environment says of writing it. The broker is the command that a user starts, with the PostgreSQL
 provider, on a data folder that exists; its backend is not there, which a start does not wait for.
 Limit: the client's own time to connect and call, a few milliseconds, is part of both.
 """
 
 from __future__ import annotations
 
+import compileall
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import broker_service_pb2_grpc
 from tests.benchmarks.house import CALL_SECONDS
-from tests.benchmarks.processes import launch, socket_path
+from tests.benchmarks.processes import ROOT, launch, socket_path
 from tests.benchmarks.runner import Row, Run, Sides
 from tests.benchmarks.sides.bare import SERVICE as BARE
 from tests.benchmarks.stats import Target
 from tests.unit.app_process import Site
 
+COMPILED = ("server/purveyor_server", "clients/python/purveyor", "tests/benchmarks/sides")
 Ask = Callable[[grpc.Channel], Any]
 
 
@@ -60,6 +62,8 @@ def ask_bare(channel: grpc.Channel) -> Any:
 @contextmanager
 def open_start(run: Run) -> Iterator[Sides]:
     """See the module."""
+    for folder in COMPILED:
+        compileall.compile_dir(ROOT / folder, quiet=1)
     with socket_path() as path:
         site = Site(run.folder, f'[listen]\naddresses = ["unix:{path}"]\n')
 

@@ -57,16 +57,6 @@ def mint(tls: TlsConfig, role: str, expires: datetime | None) -> ClientCertifica
     )
 
 
-def root_of(tls: TlsConfig | None) -> str:
-    """What consumers check the servers by; empty where nothing is configured or it cannot be read."""
-    if tls is None or not tls.root_certificate:
-        return ""
-    try:
-        return Path(tls.root_certificate).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
 Signer = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 

@@ -6,6 +6,7 @@ Limit: whether a server can be reached is only known when it is asked.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -71,6 +72,15 @@ class TlsConfig(Strict):
         if bool(self.client_ca_certificate) != bool(self.client_ca_key):
             raise ValueError("give `client_ca_certificate` and `client_ca_key`, or neither")
         return self
+
+    def root(self) -> str:
+        """What consumers check the servers by; empty where nothing is configured or it cannot be read."""
+        if not self.root_certificate:
+            return ""
+        try:
+            return Path(self.root_certificate).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return ""
 
 
 class DedicatedConfig(Strict):

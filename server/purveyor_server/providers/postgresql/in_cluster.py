@@ -9,7 +9,6 @@ from __future__ import annotations
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, Piece, Retryable, Unreachable
-from purveyor_server.providers.postgresql import certificates
 from purveyor_server.providers.postgresql.config import LimitsConfig, TlsConfig
 from purveyor_server.providers.postgresql.dedicated import wake
 from purveyor_server.providers.postgresql.host import Cluster
@@ -79,16 +78,18 @@ class DedicatedLoginPiece(LoginPiece):
         self._tls = tls
 
     async def _proof(self, ctx: Context, session: Session, role: str) -> Proof:
-        authority = certificates.root_of(self._tls)
+        authority = self._tls.root() if self._tls is not None else ""
         outputs = {"ca_certificate": authority} if authority else {}
         if login_parameters(ctx).credentials == "password":
             return by_password(ctx, role)._replace(outputs=outputs)
         if self._tls is None or not self._tls.client_ca_key:
             raise Permanent("credentials: this plan offers passwords only")
+        from purveyor_server.providers.postgresql.certificates import mint  # noqa: PLC0415 - loads more than all of gRPC
+
         await self._make_certificate_role(ctx, session)
         expires = ctx.work.binding.expires_at if ctx.work.binding is not None else None
         try:
-            made = certificates.mint(self._tls, role, expires)
+            made = mint(self._tls, role, expires)
         except PurveyorError as error:
             raise Permanent("credentials: the client CA cannot be used", error.message) from error
         member = f"GRANT {ident(CERTIFICATE_ROLE)} TO {ident(role)} WITH ADMIN FALSE, INHERIT FALSE, SET FALSE"

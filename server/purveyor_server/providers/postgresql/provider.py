@@ -30,7 +30,6 @@ from purveyor_server.providers.contract import (
     Work,
 )
 from purveyor_server.providers.postgresql.backup import FinalBackupPiece
-from purveyor_server.providers.postgresql.certificates import check_server
 from purveyor_server.providers.postgresql.common import CommonDatabasePiece
 from purveyor_server.providers.postgresql.config import LimitsConfig, ProviderConfig, ServerConfig, SslMode
 from purveyor_server.providers.postgresql.contents import ExtensionsPiece, SchemaPiece
@@ -74,6 +73,9 @@ class PostgresProvider:
         limits = self._config.limits
         options = self._config.dedicated_options
         if options is not None and options.tls is not None:
+            # Only here: reading certificates loads more than all of gRPC, and most brokers have none.
+            from purveyor_server.providers.postgresql.certificates import check_server  # noqa: PLC0415 - see above
+
             check_server(options.tls)
         self._host = None if options is None else Host(options, environment, limits)
         self._pieces = Pieces(
