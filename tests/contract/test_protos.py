@@ -57,6 +57,9 @@ ADMIN = {
     "Backup": "NO_SIDE_EFFECTS",
     "ReviewRecovery": "NO_SIDE_EFFECTS",
     "FinishRecovery": "IDEMPOTENT",
+    "ListKeys": "NO_SIDE_EFFECTS",
+    "RotateKeys": "IDEMPOTENT",
+    "RetireKey": "IDEMPOTENT",
 }
 MUTATING = {"Provision", "UpdateInstance", "Deprovision", "Bind", "Unbind", "CancelOperation"}
 SECRET = re.compile(r"(^|_)(credentials?|secrets?|passwords?|parameters|mount_config|drain_url|route_service_url)$")

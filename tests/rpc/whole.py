@@ -23,7 +23,8 @@ from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.rpc import RpcServer, RpcSettings, admin_service, broker_service
 from purveyor_server.rpc.convert.event import encode_event
-from purveyor_server.security.sealing import Sealer
+from purveyor_server.security.keyfile import KeyFile
+from purveyor_server.security.keyring import unlock
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.store.sqlite.store import open_store
@@ -77,10 +78,11 @@ async def whole_broker(
     folder: Path, settings: RpcSettings | None = None, *, work: bool = True, watch: WatchSettings | None = None
 ) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING."""
-    clock, sealer, hub = SystemClock(), Sealer({"k1": b"k" * 32}), OperationHub()
+    clock, hub = SystemClock(), OperationHub()
     world = World()
     provider = ScriptedProvider(world)
     store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings())
+    keys = await unlock(store, KeyFile(folder / "keys"))
     catalog = Catalog((SERVICE,), 1, "c1")
     await store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
     store.subscribe(hub.on_commit)
@@ -93,17 +95,17 @@ async def whole_broker(
         clock,
         settings=FacadeSettings(call=5.0, settle=2.0, grace=0.5),
     )
-    engine = Engine(store, registry, sealer, b"d" * 32, clock, SETTINGS, hub.progress)
+    engine = Engine(store, registry, keys.sealer, keys.digest_key, clock, SETTINGS, hub.progress)
     registry.on_close = engine.circuit_closed
     use_cases = Lifecycle(
         store,
         lambda: catalog,
         registry,
         hub,
-        sealer,
+        keys.sealer,
         log=log,
-        digest_key=b"d" * 32,
-        token_key=b"t" * 32,
+        digest_key=keys.digest_key,
+        token_key=keys.page_key,
         clock=clock,
         settings=LifecycleSettings(),
     )
@@ -114,7 +116,8 @@ async def whole_broker(
         levels=LogLevels(),
         clock=clock,
         door=Door(),
-        token_key=b"t" * 32,
+        token_key=keys.page_key,
+        keys=keys,
         scratch=folder,
         version="test",
         started_at=clock.now(),

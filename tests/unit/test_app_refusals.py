@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from purveyor_server.app import new_key_command
 from tests.unit.app_process import CATALOG, Process, Site
 
 CONFIG, STORE, LISTEN = 2, 3, 4
@@ -54,8 +55,49 @@ def test_a_lost_key_file_is_refused_and_not_made_anew(used: Site) -> None:
     message = used.refused(STORE)
 
     assert "KEY_LOST" in message
-    assert "put the file back" in message
+    assert "the key 'k1' is missing" in message
+    assert "put the key back" in message
     assert not (used.data / "keys").exists()
+
+
+def test_a_key_of_the_right_label_that_is_another_is_refused(used: Site) -> None:
+    path = used.data / "keys"
+    path.write_text(f"purveyor-keys 1\nk1 {'A' * 43}=\n")
+
+    message = used.refused(STORE)
+
+    assert "KEY_MISMATCH" in message
+    assert f"the key 'k1' of the key file {path}" in message
+    assert "AAAA" not in message
+
+
+def test_a_new_key_takes_over_at_the_start_and_the_old_one_is_missed(
+    used: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert new_key_command(config=used.config) == 0
+    assert capsys.readouterr().out == "k2\n"
+    with Process(used) as process:
+        assert process.wait_for("older keys are in use: rotate")["primary"] == "k2"
+    path = used.data / "keys"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("k1")))
+
+    assert "the key 'k1' is missing" in used.refused(STORE)
+
+
+def test_keys_from_a_command_open_the_store_and_a_broken_one_is_named(
+    used: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = used.folder / "copy"
+    (used.data / "keys").rename(copy)
+    settings = used.config.read_text()
+    used.config.write_text(f'{settings}[keys]\nsource = "command"\ncommand = ["/bin/cat", "{copy}"]\n')
+    with Process(used):
+        pass
+    copy.unlink()
+
+    assert "the key command /bin/cat ended with code 1" in used.refused(STORE)
+    assert new_key_command(config=used.config) == CONFIG
+    assert "is not for this command" in capsys.readouterr().err
 
 
 def test_a_key_file_open_to_others_is_refused(used: Site) -> None:

@@ -45,7 +45,7 @@ def test_a_catalog_is_all_that_must_be_given(file: Path, tmp_path: Path) -> None
 
     assert settings.catalog == tmp_path / "catalog.yaml"
     assert settings.data_dir == tmp_path / "purveyor"
-    assert settings.keys == tmp_path / "purveyor" / "keys"
+    assert settings.keys_path == tmp_path / "purveyor" / "keys"
     assert [address.socket for address in settings.listen.addresses] == [tmp_path / "purveyor" / "broker.sock"]
     assert (settings.log.format, settings.log.level) == ("json", "info")
 
@@ -258,3 +258,21 @@ def test_the_example_catalog_is_good() -> None:
 
     assert [plan.name for plan in file.services[0].plans] == ["shared-small", "schema", "dedicated"]
     assert read_catalog(None, InstalledFactories(), environ).services
+
+
+def test_keys_come_from_where_the_settings_say(file: Path, tmp_path: Path) -> None:
+    file.write_text(CATALOG)
+
+    told = {"PURVEYOR_KEYS__SOURCE": "command", "PURVEYOR_KEYS__COMMAND": "/bin/cat,/run/keys"}
+    settings = load(file, {"XDG_STATE_HOME": str(tmp_path), **told})
+
+    assert settings.keys.command == ("/bin/cat", "/run/keys")
+    assert settings.keys.timeout.total_seconds() == 10
+
+
+def test_a_source_of_keys_without_its_command_is_refused(file: Path) -> None:
+    found = problems(file, f'{CATALOG}\n[keys]\nsource = "command"\n')
+
+    assert len(found) == 1
+    assert found[0].startswith("keys")
+    assert "needs `command`" in found[0]

@@ -8,9 +8,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from purveyor_server.security import keyfile
-from purveyor_server.security.keyfile import KeyFileError, KeyTrouble, unlock
+from purveyor_server.security.keyfile import KeyFile
+from purveyor_server.security.keyring import Keyring
+from purveyor_server.security.keyring import unlock as unlock_with
+from purveyor_server.security.keytext import KeyFileError, KeyTrouble
 
 
 class Meta:
@@ -20,11 +24,15 @@ class Meta:
         self.store_id = store_id
         self.values: dict[str, bytes] = {}
 
-    async def meta(self, name: str) -> bytes | None:
-        return self.values.get(name)
+    async def metas(self, prefix: str) -> dict[str, bytes]:
+        return {name: value for name, value in self.values.items() if name.startswith(prefix)}
 
     async def put_meta(self, name: str, value: bytes) -> bytes:
         return self.values.setdefault(name, value)
+
+
+async def unlock(store: Meta, path: Path) -> Keyring:
+    return await unlock_with(store, KeyFile(path))
 
 
 @pytest.fixture
@@ -173,3 +181,50 @@ def test_making_a_key_never_replaces_a_file(path: Path) -> None:
 
     assert path.read_bytes() == b"precious"
     assert [entry.name for entry in path.parent.iterdir()] == ["keys"]
+
+
+async def test_a_store_that_an_earlier_program_sealed_opens(path: Path) -> None:
+    """Its check value has no label in its name, and the format that was sealed with the labelled key itself."""
+    keys = keyfile.make(path)
+    store = Meta()
+    for name, clear in (("key.check", b"check"), ("key.digest", b"d" * 32), ("key.page", b"p" * 32)):
+        head = b"\x01\x02k1"
+        parts = (head, store.store_id.encode(), name.encode())
+        bound = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        store.values[name] = head + b"n" * 12 + AESGCM(keys["k1"]).encrypt(b"n" * 12, clear, bound)
+
+    ring = await unlock(store, path)
+
+    assert (ring.digest_key, ring.page_key) == (b"d" * 32, b"p" * 32)
+    assert sorted(store.values) == ["key.check", "key.digest", "key.page"]
+
+
+async def test_a_label_that_is_lost_is_named_with_its_source(path: Path) -> None:
+    store = Meta()
+    await unlock(store, path)
+    KeyFile(path).add("new")
+    await unlock(store, path)
+    assert "key.check.new" in store.values
+    KeyFile(path).remove("k1")
+
+    failure = await refused(store, path)
+
+    assert failure.trouble is KeyTrouble.LOST
+    assert "'k1'" in failure.message
+    assert f"{path} has new" in failure.message
+
+
+async def test_a_label_with_another_key_is_refused_before_anything_is_sealed(path: Path) -> None:
+    store = Meta()
+    await unlock(store, path)
+    KeyFile(path).add("k2")
+    await unlock(store, path)
+    KeyFile(path).remove("k2")
+    KeyFile(path).add("k2")
+    before = dict(store.values)
+
+    failure = await refused(store, path)
+
+    assert failure.trouble is KeyTrouble.MISMATCH
+    assert "'k2'" in failure.message
+    assert store.values == before

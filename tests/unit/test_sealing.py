@@ -125,3 +125,47 @@ def test_nothing_of_the_clear_text_or_key_is_shown() -> None:
 def test_bad_keys_are_refused(keys: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match="key"):
         Sealer(keys)
+
+
+# Sealed by the program that knew version 1 alone: key 00..1f, label k1, row "uid", column "credentials".
+VERSION_1 = bytes.fromhex("01026b31d139552f7ed863222706275a1b6348fb4ca327dd651a8a252b0c994d1adb0b2d5473")
+
+
+def test_what_an_earlier_program_sealed_still_opens() -> None:
+    assert SEALER.open("uid", "credentials", VERSION_1) == b"s3cret"
+    assert not opens(SEALER, "uid2", "credentials", VERSION_1)
+    assert not opens(SEALER, "uid", "credentials", bytes((2,)) + VERSION_1[1:])
+    assert label_of(VERSION_1) == "k1"
+    assert not SEALER.is_current(VERSION_1)
+
+
+def test_rows_have_keys_of_their_own() -> None:
+    """What is sealed for one row does not open with the labelled key itself, nor with another row's."""
+    sealed = SEALER.seal("uid", "credentials", b"s3cret")
+    head = sealed[:4]
+
+    assert SEALER.is_current(sealed)
+    assert head == b"\x02\x02k1"
+    assert not opens(SEALER, "uid", "credentials", bytes((1,)) + sealed[1:])
+    assert not opens(SEALER, "other", "credentials", sealed)
+
+
+def test_adopted_keys_seal_and_the_earlier_ones_open() -> None:
+    sealer = Sealer({"k1": KEY})
+    old = sealer.seal("uid", "name", b"x")
+
+    sealer.adopt({"k2": bytes(32)})
+
+    assert sealer.primary == "k2"
+    assert label_of(sealer.seal("uid", "name", b"y")) == "k2"
+    assert sealer.open("uid", "name", old) == b"x"
+    assert not sealer.is_current(old)
+
+
+def test_a_label_that_names_another_key_is_not_adopted() -> None:
+    sealer = Sealer({"k1": KEY})
+
+    with pytest.raises(ValueError, match="another key"):
+        sealer.adopt({"k2": KEY, "k1": bytes(32)})
+
+    assert sealer.primary == "k1"

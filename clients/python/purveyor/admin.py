@@ -26,6 +26,8 @@ from purveyor.admin_values import (
     Difference,
     Explanation,
     Freeze,
+    Key,
+    KeyRotation,
     ProviderStatus,
     Purged,
     Recovery,
@@ -217,6 +219,37 @@ class AdminClient(OpenedClient):
         request = messages.FinishRecoveryRequest(reason=reason, request_id=str(uuid4()), validate_only=validate_only)
         answer = await self.connection.call(self._stub.FinishRecovery, request)
         return _recovery(answer.recovery), answer.operations
+
+    async def keys(self) -> tuple[Key, ...]:
+        """The labels of the keys that seal, and how many values each seals."""
+        answer = await self.connection.call(self._stub.ListKeys, messages.ListKeysRequest())
+        return tuple(
+            Key(label=key.label, values=key.values, primary=key.primary, present=key.present) for key in answer.keys
+        )
+
+    async def rotate_keys(self, reason: str, *, validate_only: bool = False) -> AsyncIterator[KeyRotation]:
+        """Seal everything with the key that is first in its source now; how far it is, `done` at its end.
+
+        Broken off, it goes on where it was when it is called again. Raises FailedPreconditionError, AbortedError.
+        """
+        request = messages.RotateKeysRequest(reason=reason, request_id=str(uuid4()), validate_only=validate_only)
+        async with aclosing(self._stream(self._stub.RotateKeys(request, timeout=REVIEW_SECONDS))) as told:
+            async for part in told:
+                yield KeyRotation(
+                    label=part.label,
+                    checked=part.checked,
+                    resealed=part.resealed,
+                    unreadable=part.unreadable,
+                    done=part.done,
+                )
+
+    async def retire_key(self, label: str, reason: str, *, validate_only: bool = False) -> bool:
+        """Take a key with which nothing is sealed out of the key file; whether the broker did. Raises
+        FailedPreconditionError (IN_USE)."""
+        request = messages.RetireKeyRequest(
+            label=label, reason=reason, request_id=str(uuid4()), validate_only=validate_only
+        )
+        return (await self.connection.call(self._stub.RetireKey, request)).removed
 
     async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Part]) -> AsyncGenerator[Part, None]:
         """The messages of a stream, its failure as a PurveyorError."""

@@ -133,3 +133,24 @@ class Difference:
     tenant: str = ""
     instance_id: str = ""
     operation_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A key that seals, by its label; `present`: its source has it. A label without `present` is a key that is lost."""
+
+    label: str
+    values: int
+    primary: bool
+    present: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRotation:
+    """How far a rotation is: every value is to be sealed with the key `label`. `unreadable` ones cannot be opened and stay."""
+
+    label: str
+    checked: int
+    resealed: int
+    unreadable: int
+    done: bool

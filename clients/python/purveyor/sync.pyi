@@ -13,6 +13,8 @@ from purveyor.admin_values import (
     Difference,
     Explanation,
     Freeze,
+    Key,
+    KeyRotation,
     Purged,
     Recovery,
 )
@@ -255,6 +257,15 @@ class SyncAdminClient:
         """What differs after a restore, one by one. Raises FailedPreconditionError when there is no recovery."""
     def finish_recovery(self, reason: str, *, validate_only: bool = False) -> tuple[Recovery, int]:
         """End the recovery: what it was, and how many operations go on."""
+    def keys(self) -> tuple[Key, ...]:
+        """The labels of the keys that seal, and how many values each seals."""
+    def rotate_keys(self, reason: str, *, validate_only: bool = False) -> BlockingIterator[KeyRotation]:
+        """Seal everything with the key that is first in its source now; how far it is, `done` at its end.
+
+        Broken off, it goes on where it was when it is called again. Raises FailedPreconditionError, AbortedError."""
+    def retire_key(self, label: str, reason: str, *, validate_only: bool = False) -> bool:
+        """Take a key with which nothing is sealed out of the key file; whether the broker did. Raises
+        FailedPreconditionError (IN_USE)."""
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...

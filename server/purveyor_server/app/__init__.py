@@ -12,6 +12,7 @@ from purveyor_server.kit.imports import without_collecting, without_rich
 with without_collecting(), without_rich():
     from purveyor_server.app.commands import (
         check_command,
+        new_key_command,
         new_provider_command,
         restore_command,
         serve,
@@ -23,6 +24,7 @@ __all__ = [
     "Exit",
     "StartRefusedError",
     "check_command",
+    "new_key_command",
     "new_provider_command",
     "restore_command",
     "serve",

@@ -20,6 +20,7 @@ import structlog
 from purveyor_server.app.checks import BUILT_IN, read_catalog
 from purveyor_server.app.dump import dump_tasks
 from purveyor_server.app.folders import prepare_data_dir
+from purveyor_server.app.keys import key_source
 from purveyor_server.app.parts import Broker
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.config.problems import ConfigError
@@ -30,7 +31,8 @@ from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import SystemClock
 from purveyor_server.kit.imports import without_collecting
 from purveyor_server.providers.registry import InstalledFactories
-from purveyor_server.security import keyfile
+from purveyor_server.security import keyring, keytext
+from purveyor_server.security.keyfile import KeyFile
 from purveyor_server.store.sqlite.errors import StoreOpenError
 from purveyor_server.telemetry import logs
 
@@ -75,12 +77,13 @@ def restore_command(
     try:
         settings = load(config, dev=dev, data_dir=data_dir)
         prepare_data_dir(settings.data_dir)
-        done = restore(file, settings.database, SystemClock(), keyfile.CHECK, partial(keyfile.prove, settings.keys))
+        source = key_source(settings)
+        done = restore(file, settings.database, SystemClock(), partial(keyring.prove, source, source.load()))
     except ConfigError as failure:
         return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))
     except StoreOpenError as failure:
         return _refuse(StartRefusedError(Exit.STORE, f"nothing was restored: {failure.message}"))
-    except keyfile.KeyFileError as failure:
+    except keytext.KeyFileError as failure:
         return _refuse(
             StartRefusedError(Exit.STORE, f"nothing was restored: the keys do not open the backup: {failure}")
         )
@@ -106,6 +109,34 @@ def new_provider_command(name: str, into: Path) -> int:
         return _refuse(StartRefusedError(Exit.CONFIG, f"no provider was written: {error.message}"))
     sys.stdout.write(f"{folder}\n")
     sys.stderr.write(f"next: cd {folder}; pip install -e '.[dev]'; pytest; then README.md says what to replace\n")
+    return Exit.OK
+
+
+def new_key_command(
+    label: str = "",
+    print_it: bool = False,  # noqa: FBT001, FBT002 - the CLI's options in order
+    config: Path | None = None,
+    dev: bool = False,  # noqa: FBT001, FBT002 - as above
+    data_dir: Path | None = None,
+) -> int:
+    """Put a fresh key first in the key file, or print one; prints its label and what comes next."""
+    if print_it:
+        sys.stdout.write(f"{keytext.line_of(label or keytext.FIRST_LABEL, keytext.fresh_key())}\n")
+        return Exit.OK
+    try:
+        source = key_source(load(config, dev=dev, data_dir=data_dir))
+        if not isinstance(source, KeyFile):
+            return _refuse(StartRefusedError(Exit.CONFIG, f"{source.name} is not for this command: use --print"))
+        made = source.add(label)
+    except ConfigError as failure:
+        return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))
+    except keytext.KeyFileError as failure:
+        return _refuse(StartRefusedError(Exit.STORE, f"no key was made: {failure}"))
+    sys.stdout.write(f"{made}\n")
+    sys.stderr.write(
+        f"{source.name} has the new key {made}; next: copy the file to where its copy is kept, then\n"
+        "`purveyor keys rotate --reason TEXT`\n"
+    )
     return Exit.OK
 
 

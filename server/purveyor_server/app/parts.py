@@ -19,6 +19,7 @@ import structlog
 
 from purveyor_server.app.checks import read_catalog
 from purveyor_server.app.folders import ADMIN_ENDPOINT, note_endpoint, prepare_data_dir, scratch_dir
+from purveyor_server.app.keys import key_source
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.app.upkeep import keep_retention, watch_until_ready
@@ -41,7 +42,8 @@ from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import InstalledFactories, ProviderRegistry
 from purveyor_server.rpc import ListenError, RpcServer, RpcSettings, admin_service, broker_service
 from purveyor_server.rpc.convert.event import encode_event
-from purveyor_server.security.keyfile import KeyFileError, Keyring, unlock
+from purveyor_server.security.keyring import Keyring, unlock
+from purveyor_server.security.keytext import KeyFileError
 from purveyor_server.store.contract import Store
 from purveyor_server.store.sqlite.errors import StoreOpenError
 from purveyor_server.store.sqlite.store import open_store
@@ -130,7 +132,9 @@ class Broker:
         file = read_catalog(settings.catalog, self._factories, os.environ)
         prepare_data_dir(settings.data_dir)
         store = await self._open_store()
-        keys = await unlock(store, settings.keys)
+        keys = await unlock(store, key_source(settings))
+        if keys.older:
+            _log.warning("older keys are in use: rotate", primary=keys.sealer.primary, older=keys.older)
         catalog = await _apply(store, file)
         registry = self._open_registry(store, settings.data_dir / "providers")
         hub = OperationHub()
@@ -189,6 +193,7 @@ class Broker:
             clock=self._clock,
             door=door,
             token_key=keys.page_key,
+            keys=keys,
             scratch=scratch_dir(self.settings.data_dir),
             version=version("purveyor"),
             started_at=self._clock.now(),

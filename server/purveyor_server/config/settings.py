@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from purveyor_server.config.values import Address, Duration, Size, absent, parse_address, parse_addresses
 from purveyor_server.engine.settings import EngineSettings
@@ -47,6 +47,10 @@ def _long_enough(value: timedelta) -> timedelta:
     if value < MIN_LEASE:
         raise ValueError(f"must be at least {MIN_LEASE.total_seconds():.0f}s: a third of it is left when work stops")
     return value
+
+
+def _split(value: Any) -> Any:
+    return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 def _not_empty(value: Any) -> Any:
@@ -92,6 +96,21 @@ class LogSettings(Section):
 
     format: Literal["json", "console"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class KeySettings(Section):
+    """Where the keys are that seal secrets in the store. `variable` and `command` are for their source alone."""
+
+    source: Literal["file", "environment", "command"] = "file"
+    variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "PURVEYOR_KEYS"
+    command: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    timeout: Duration = _seconds(10.0)
+
+    @model_validator(mode="after")
+    def _has_command(self) -> KeySettings:
+        if self.source == "command" and not self.command:
+            raise ValueError('source "command" needs `command`: the program and its arguments')
+        return self
 
 
 class StoreSettings(Section):
@@ -210,6 +229,7 @@ class Settings(Section):
     listen: ListenSettings = absent()
     admin: AdminSettings = absent()
     log: LogSettings = absent()
+    keys: KeySettings = absent()
     store: StoreSettings = absent()
     engine: EngineSection = absent()
     providers: ProviderSettings = absent()
@@ -218,8 +238,8 @@ class Settings(Section):
     retention: RetentionSettings = absent()
 
     @property
-    def keys(self) -> Path:
-        """Where the key file is."""
+    def keys_path(self) -> Path:
+        """Where the key file is, or would be."""
         return self.key_file or self.data_dir / "keys"
 
     @property

@@ -70,6 +70,9 @@ class Action(StrEnum):
     BACKUP = "Backup"
     REVIEW_RECOVERY = "ReviewRecovery"
     FINISH_RECOVERY = "FinishRecovery"
+    LIST_KEYS = "ListKeys"
+    ROTATE_KEYS = "RotateKeys"
+    RETIRE_KEY = "RetireKey"
 
 
 WRITES = frozenset(
@@ -90,6 +93,9 @@ OPERATOR_ACTIONS = frozenset(
         Action.BACKUP,
         Action.REVIEW_RECOVERY,
         Action.FINISH_RECOVERY,
+        Action.LIST_KEYS,
+        Action.ROTATE_KEYS,
+        Action.RETIRE_KEY,
     }
 )
 # The role of each use-case; the creator of a binding may read its credentials with CONSUMER (see `credentials`).

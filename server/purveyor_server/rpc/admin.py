@@ -117,3 +117,20 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     async def FinishRecovery(self, request: pb.FinishRecoveryRequest, context: Any) -> pb.FinishRecoveryResponse:
         recovery, operations = await self._admin.finish_recovery(current_caller(), convert.decode_act(request))
         return pb.FinishRecoveryResponse(recovery=convert.encode_recovery(recovery), operations=operations)
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
+        found = await self._admin.list_keys(current_caller())
+        return pb.ListKeysResponse(keys=[convert.encode_key(key) for key in found])
+
+    async def RotateKeys(  # type: ignore[override] # as above
+        self, request: pb.RotateKeysRequest, context: Any
+    ) -> None:
+        call = current_call()
+        rotating = self._admin.rotate_keys(current_caller(), convert.decode_act(request))
+        async with aclosing(rotating) as told:  # type: ignore[type-var] # as above
+            async for rotation in told:
+                await call.write(convert.encode_rotation(rotation))
+
+    async def RetireKey(self, request: pb.RetireKeyRequest, context: Any) -> pb.RetireKeyResponse:
+        act = convert.decode_act(request)
+        return pb.RetireKeyResponse(removed=await self._admin.retire_key(current_caller(), request.label, act))

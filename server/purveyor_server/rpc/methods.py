@@ -74,6 +74,9 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/Backup": Kind.STREAM,
     "/purveyor.v1.AdminService/ReviewRecovery": Kind.STREAM,
     "/purveyor.v1.AdminService/FinishRecovery": Kind.WRITE,
+    "/purveyor.v1.AdminService/ListKeys": Kind.READ,
+    "/purveyor.v1.AdminService/RotateKeys": Kind.STREAM,
+    "/purveyor.v1.AdminService/RetireKey": Kind.WRITE,
 }
 
 

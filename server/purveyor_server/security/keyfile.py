@@ -1,94 +1,79 @@
-"""The key file, and the keys that a store keeps sealed under it.
+"""The key file.
 
-Guarantee: a key is made only for a store that has none yet, never over an existing file, readable by its owner alone, and
-on disk (file and folder synced) before anything is sealed with it. A key file that is lost, foreign, open to others or
-malformed stops the start with a message that says what to do; it is never replaced in silence.
+Guarantee: a key file is readable by its owner alone and on disk (file and folder synced) before anything is sealed with what
+it holds; a new one is made never over an existing file, a changed one takes the place of the old one whole. A file that is
+foreign, open to others or malformed is refused with a message that says what to do.
 Limit: whoever reads the key file and the database reads every secret. Keep a copy of the key file apart from the backups.
-
-Format: the line `purveyor-keys 1`, then one line `<label> <32 bytes in base64>` per key; the first key seals, each opens.
-Empty lines and lines that start with `#` are skipped.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import secrets
 import stat
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
-
-from purveyor_server.security.sealing import KEY_BYTES, LABEL_RULE, Sealer, SealError, valid_label
-
-HEADER = "purveyor-keys 1"
-MAX_BYTES = 64 * 1024
-FIRST_LABEL = "k1"
-CHECK, DIGEST, PAGE = "key.check", "key.digest", "key.page"
-_CHECK_TEXT = b"purveyor: this store is sealed with this key"
-
-
-class KeyTrouble(StrEnum):
-    """Why a key file is refused."""
-
-    LOST = "KEY_LOST"
-    MISMATCH = "KEY_MISMATCH"
-    UNSAFE = "KEY_UNSAFE"
-    MALFORMED = "KEY_MALFORMED"
-    UNREADABLE = "KEY_UNREADABLE"
+from purveyor_server.security.keytext import (
+    FIRST_LABEL,
+    MAX_BYTES,
+    KeyFileError,
+    KeyTrouble,
+    fresh_key,
+    next_label,
+    parse,
+    written,
+)
+from purveyor_server.security.sealing import LABEL_RULE, valid_label
 
 
-class KeyFileError(Exception):
-    """The store cannot be unlocked; `message` says what to do and holds no part of a key."""
+class KeyFile:
+    """The source of keys that is a file."""
 
-    def __init__(self, trouble: KeyTrouble, message: str) -> None:
-        super().__init__(f"{trouble}: {message}")
-        self.trouble = trouble
-        self.message = message
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = f"the key file {path}"
 
+    def load(self) -> dict[str, bytes]:
+        """The keys by label, the sealing one first; none when there is no file. Raises KeyFileError."""
+        return read(self.path) if os.path.lexists(self.path) else {}
 
-class MetaStore(Protocol):
-    """What unlocking needs of a store (see `store.contract`)."""
+    def first(self) -> dict[str, bytes]:
+        """The keys of a store that has none yet: of the file, made when there is none. Raises KeyFileError."""
+        try:
+            return self.load() or make(self.path)
+        except FileExistsError:
+            return read(self.path)
+        except OSError as failure:
+            raise KeyFileError(KeyTrouble.UNREADABLE, f"{self.path} cannot be made: {failure.strerror}") from None
 
-    store_id: str
+    def add(self, label: str = "") -> str:
+        """Put a fresh key before the others, so that it is the next to seal; returns its label. Raises KeyFileError."""
+        keys = self.load()
+        label = label or next_label(keys)
+        if not valid_label(label) or label in keys:
+            raise KeyFileError(KeyTrouble.MALFORMED, f"{label!r} is no new label ({LABEL_RULE}) for {self.name}")
+        self._replace({label: fresh_key(), **keys})
+        return label
 
-    async def meta(self, name: str) -> bytes | None:
-        """A value of the store itself."""
-        ...
+    def remove(self, label: str) -> bool:
+        """Take a key out; returns whether it was there. Raises KeyFileError."""
+        keys = self.load()
+        if label not in keys:
+            return False
+        self._replace({name: key for name, key in keys.items() if name != label})
+        return True
 
-    async def put_meta(self, name: str, value: bytes) -> bytes:
-        """Keep `value` unless there is one already; returns the one that is kept."""
-        ...
-
-
-class Keyring(msgspec.Struct, frozen=True):
-    """What an unlocked store works with. `digest_key` never changes; `page_key` makes page tokens tamper-proof."""
-
-    sealer: Sealer
-    digest_key: bytes
-    page_key: bytes
-
-    def __repr__(self) -> str:
-        return f"Keyring({self.sealer!r})"
-
-
-async def unlock(store: MetaStore, path: Path) -> Keyring:
-    """Open the store's keys with the key file, making both at the first start; raises KeyFileError."""
-    check = await store.meta(CHECK)
-    sealer = Sealer(_keys(path, may_make=check is None))
-    if check is None:
-        check = await store.put_meta(CHECK, sealer.seal(store.store_id, CHECK, _CHECK_TEXT))
-    _prove(sealer, store.store_id, check, path)
-    return Keyring(sealer, await _kept(store, sealer, DIGEST), await _kept(store, sealer, PAGE))
-
-
-def prove(path: Path, store_id: str, check: bytes | None) -> None:
-    """Raise KeyFileError unless the key file opens the store with this sealed check value; None: it never was unlocked."""
-    if check is not None:
-        _prove(Sealer(read(path)), store_id, check, path)
+    def _replace(self, keys: Mapping[str, bytes]) -> None:
+        draft = _draft(self.path)
+        try:
+            _write_synced(draft, written(keys))
+            draft.replace(self.path)
+            _sync_folder(self.path.parent)
+        except OSError as failure:
+            raise KeyFileError(KeyTrouble.UNREADABLE, f"{self.path} cannot be changed: {failure.strerror}") from None
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -100,60 +85,21 @@ def read(path: Path) -> dict[str, bytes]:
     with os.fdopen(descriptor, "rb") as file:
         _refuse_unsafe(path, os.fstat(file.fileno()))
         text = file.read(MAX_BYTES)
-    return _parse(path, text)
+    return parse(str(path), text)
 
 
 def make(path: Path) -> dict[str, bytes]:
     """Make a key file with one fresh key; raises FileExistsError rather than touch one that is there."""
-    key = secrets.token_bytes(KEY_BYTES)
-    text = f"{HEADER}\n{FIRST_LABEL} {base64.b64encode(key).decode()}\n".encode()
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    _write_synced(draft, text)
+    keys = {FIRST_LABEL: fresh_key()}
+    draft = _draft(path)
+    _write_synced(draft, written(keys))
     try:
         # A link never replaces: a crash leaves either no key file or a whole one.
         os.link(draft, path)
     finally:
         draft.unlink()
     _sync_folder(path.parent)
-    return {FIRST_LABEL: key}
-
-
-def _keys(path: Path, *, may_make: bool) -> dict[str, bytes]:
-    if path.exists():
-        return read(path)
-    if not may_make:
-        raise KeyFileError(
-            KeyTrouble.LOST,
-            f"the key file {path} is missing, and this store is sealed with it; put the file back from its copy"
-            " (without it no stored credential can be read; a new key is never made for an existing store)",
-        )
-    try:
-        return make(path)
-    except FileExistsError:
-        return read(path)
-    except OSError as failure:
-        raise KeyFileError(KeyTrouble.UNREADABLE, f"{path} cannot be made: {failure.strerror}") from None
-
-
-def _prove(sealer: Sealer, store_id: str, check: bytes, path: Path) -> None:
-    try:
-        sealer.open(store_id, CHECK, check)
-    except SealError:
-        raise KeyFileError(
-            KeyTrouble.MISMATCH,
-            f"the key file {path} does not belong to this store; put back the key file that was made with it",
-        ) from None
-
-
-async def _kept(store: MetaStore, sealer: Sealer, name: str) -> bytes:
-    """The store's own key `name`: minted once, sealed, never changed."""
-    sealed = await store.meta(name)
-    if sealed is None:
-        sealed = await store.put_meta(name, sealer.seal(store.store_id, name, secrets.token_bytes(KEY_BYTES)))
-    try:
-        return sealer.open(store.store_id, name, sealed)
-    except SealError as failure:
-        raise KeyFileError(KeyTrouble.MISMATCH, f"the stored {name} cannot be opened: {failure}") from None
+    return keys
 
 
 def _refuse_unsafe(path: Path, status: os.stat_result) -> None:
@@ -171,32 +117,8 @@ def _refuse_unsafe(path: Path, status: os.stat_result) -> None:
         raise KeyFileError(KeyTrouble.MALFORMED, f"{path} is larger than {MAX_BYTES} bytes")
 
 
-def _parse(path: Path, text: bytes) -> dict[str, bytes]:
-    lines = [line.strip() for line in text.decode("ascii", errors="replace").splitlines()]
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
-    if not numbered or numbered[0][1] != HEADER:
-        raise KeyFileError(KeyTrouble.MALFORMED, f"{path} is not a key file: its first line is not {HEADER!r}")
-    keys: dict[str, bytes] = {}
-    for number, line in numbered[1:]:
-        label, _, encoded = line.partition(" ")
-        key = _decoded(encoded.strip())
-        if key is None or not valid_label(label) or label in keys:
-            raise KeyFileError(
-                KeyTrouble.MALFORMED,
-                f"{path}:{number}: expected a new label ({LABEL_RULE}) and {KEY_BYTES} bytes in base64",
-            )
-        keys[label] = key
-    if not keys:
-        raise KeyFileError(KeyTrouble.MALFORMED, f"{path} holds no key")
-    return keys
-
-
-def _decoded(encoded: str) -> bytes | None:
-    try:
-        key = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return key if len(key) == KEY_BYTES else None
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def _write_synced(path: Path, text: bytes) -> None:

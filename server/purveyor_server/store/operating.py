@@ -19,8 +19,11 @@ from purveyor_server.domain.states import SLOT_WAITS, Waiting
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from purveyor_server.domain.model import Instance, Operation, PlanSnapshot
+    from purveyor_server.domain.model import Instance, Operation, PlanSnapshot, SealedSecret
     from purveyor_server.store.contract import CatalogVersion, Page
+
+
+WHOLE = 2**31 - 1  # bytes; no value is longer
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -72,6 +75,23 @@ class Copied(msgspec.Struct, frozen=True):
     revision: int
 
 
+class Resealed(msgspec.Struct, frozen=True):
+    """A sealed value and what shall stand in its place, unless it has changed meanwhile."""
+
+    owner: str
+    name: str
+    was: bytes
+    now: bytes
+
+
+class MetaSwap(msgspec.Struct, frozen=True):
+    """A value of the store itself and what shall stand in its place (None: nothing), unless it has changed meanwhile."""
+
+    name: str
+    was: bytes
+    now: bytes | None
+
+
 class OperatorCommands(Protocol):
     """The writes."""
 
@@ -93,6 +113,14 @@ class OperatorCommands(Protocol):
 
     async def note(self, record: AuditRecord) -> None:
         """Leave the record of an act that writes nothing else."""
+        ...
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        """Put sealed values in the place of others that are as they were; returns how many were."""
+        ...
+
+    async def swap_metas(self, swaps: Sequence[MetaSwap], record: AuditRecord | None = None) -> int:
+        """The same for values of the store itself, and leave the record; returns how many were."""
         ...
 
     async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
@@ -137,6 +165,14 @@ class OperatorReads(Protocol):
 
         Raises STORE_FULL when it does not fit above the low-water mark, STORE_UNAVAILABLE.
         """
+        ...
+
+    async def metas(self, prefix: str) -> dict[str, bytes]:
+        """Values of the store itself whose names begin with `prefix`."""
+        ...
+
+    async def sealed(self, after: tuple[str, str], limit: int, first: int = WHOLE) -> tuple[SealedSecret, ...]:
+        """Sealed secrets of every owner by (owner, name), after that key; of each value the `first` bytes."""
         ...
 
     async def freezes(self) -> tuple[Freeze, ...]:

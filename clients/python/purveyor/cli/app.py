@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import authoring, changing, following, operating, placing, reading, serving
+from purveyor.cli import authoring, changing, following, keys, operating, placing, reading, serving
 from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
@@ -70,6 +70,7 @@ reading.add(app)
 following.add(app)
 changing.add(app)
 operating.add(app)
+keys.add(app)
 placing.add(app)
 serving.add(app)
 authoring.add(app)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from purveyor.admin_values import AuditRecord, BrokerStatus, Difference, Explanation, Purged
+    from purveyor.admin_values import AuditRecord, BrokerStatus, Difference, Explanation, Key, Purged
 
 MIB = 1024 * 1024
 
@@ -89,4 +89,15 @@ def differences(found: Sequence[Difference]) -> Table:
     return table(
         ("KIND", "PROVIDER", "TENANT", "RESOURCE", "WHAT"),
         ((d.kind, d.provider, d.tenant or "-", d.operation_id or d.resource, d.sentence) for d in found),
+    )
+
+
+def keys(found: Sequence[Key]) -> Table:
+    """One row per label."""
+    return table(
+        ("KEY", "VALUES", "SEALS NOW", "IN ITS SOURCE"),
+        (
+            (key.label or "?", str(key.values), "yes" if key.primary else "-", "yes" if key.present else "MISSING")
+            for key in found
+        ),
     )

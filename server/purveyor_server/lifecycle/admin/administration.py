@@ -11,16 +11,18 @@ from contextlib import AbstractAsyncContextManager
 
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.recovery import Recovery
-from purveyor_server.lifecycle.admin import editing, explaining, freezing, purging, reporting, saving
+from purveyor_server.lifecycle.admin import editing, explaining, freezing, keys, purging, reporting, saving
 from purveyor_server.lifecycle.admin.contract import (
     Act,
     AdminParts,
     BackupFile,
     Cause,
     Difference,
+    KeyReport,
     Mark,
     Purged,
     Report,
+    Rotation,
 )
 from purveyor_server.lifecycle.contract import Caller, OperationDetails, PageOf
 
@@ -74,3 +76,15 @@ class Administration:
     async def finish_recovery(self, caller: Caller, act: Act) -> tuple[Recovery, int]:
         """Go on after a restore."""
         return await saving.finish_recovery(self._parts, caller, act)
+
+    async def list_keys(self, caller: Caller) -> tuple[KeyReport, ...]:
+        """Which keys seal how much."""
+        return await keys.list_keys(self._parts, caller)
+
+    def rotate_keys(self, caller: Caller, act: Act) -> AsyncIterator[Rotation]:
+        """Seal everything with the key that is first in its source now."""
+        return keys.rotate_keys(self._parts, caller, act)
+
+    async def retire_key(self, caller: Caller, label: str, act: Act) -> bool:
+        """Take a key out of its source once nothing is sealed with it."""
+        return await keys.retire_key(self._parts, caller, label, act)

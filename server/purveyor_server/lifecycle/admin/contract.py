@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.providers.contract import Known, Observed, Owned
 from purveyor_server.providers.inspection import Finding, Health
+from purveyor_server.security.keyring import Keyring
 from purveyor_server.store.contract import Store
 from purveyor_server.store.operating import Copied, Facts
 
@@ -103,6 +105,25 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     operation_id: str = ""
 
 
+class KeyReport(msgspec.Struct, frozen=True):
+    """A labelled key, or a label without its key, and how many values are sealed with it."""
+
+    label: str
+    values: int
+    primary: bool  # what is sealed now is sealed with it
+    present: bool  # its source has it
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a rotation of keys is."""
+
+    label: str  # of the key that everything is sealed with in the end
+    checked: int = 0
+    resealed: int = 0
+    unreadable: int = 0
+    done: bool = False
+
+
 class BackupFile(msgspec.Struct, frozen=True):
     """A copy of the store in a temporary file, gone when its caller is done with it."""
 
@@ -141,7 +162,9 @@ class AdminParts:
     clock: Clock
     door: Door
     token_key: bytes
+    keys: Keyring
     scratch: Path  # a folder for backups under way, 0700
     version: str
     started_at: datetime
     running: Callable[[], dict[str, int]]  # operations being worked on, by provider
+    rotating: asyncio.Lock = field(default_factory=asyncio.Lock)

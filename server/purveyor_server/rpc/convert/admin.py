@@ -9,7 +9,7 @@ from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Waiting
-from purveyor_server.lifecycle.admin.contract import Act, Cause, Difference, ProviderReport, Report
+from purveyor_server.lifecycle.admin.contract import Act, Cause, Difference, KeyReport, ProviderReport, Report, Rotation
 from purveyor_server.rpc.convert.enums import WAITINGS
 from purveyor_server.rpc.convert.values import to_duration, to_struct, to_timestamp
 
@@ -27,6 +27,8 @@ Acting = (
     | pb.EditStepRequest
     | pb.SetLogLevelRequest
     | pb.FinishRecoveryRequest
+    | pb.RotateKeysRequest
+    | pb.RetireKeyRequest
 )
 
 
@@ -130,4 +132,20 @@ def encode_difference(difference: Difference) -> pb.ReviewRecoveryResponse:
         tenant=difference.tenant,
         instance_id=difference.instance_id,
         operation_id=difference.operation_id,
+    )
+
+
+def encode_key(key: KeyReport) -> pb.Key:
+    """A key, by its label."""
+    return pb.Key(label=key.label, values=key.values, primary=key.primary, present=key.present)
+
+
+def encode_rotation(rotation: Rotation) -> pb.RotateKeysResponse:
+    """How far a rotation is."""
+    return pb.RotateKeysResponse(
+        label=rotation.label,
+        checked=rotation.checked,
+        resealed=rotation.resealed,
+        unreadable=rotation.unreadable,
+        done=rotation.done,
     )

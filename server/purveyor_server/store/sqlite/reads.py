@@ -17,7 +17,7 @@ from purveyor_server.domain.model import Binding, Event, Instance, Operation, Pl
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
 from purveyor_server.store.log import CompactedError
-from purveyor_server.store.operating import Queue
+from purveyor_server.store.operating import WHOLE, Queue
 from purveyor_server.store.sqlite import rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
@@ -38,6 +38,8 @@ _PLAN = _SQL["plan"]
 _CATALOG = _SQL["catalog"]
 _EVENTS = _SQL["events"]
 _META = _SQL["meta"]
+_METAS = _SQL["metas"]
+_SEALED = _SQL["sealed"]
 _FREEZES = _SQL["freezes"]
 _AUDIT = _SQL["audit"]
 _UNFINISHED = _SQL["unfinished"]
@@ -176,6 +178,12 @@ class SqliteReads:
     async def meta(self, name: str) -> bytes | None:
         found = await self._readers.rows(_META, (name,))
         return found[0][0] if found else None
+
+    async def metas(self, prefix: str) -> dict[str, bytes]:
+        return dict(await self._readers.rows(_METAS, (prefix,)))
+
+    async def sealed(self, after: tuple[str, str], limit: int, first: int = WHOLE) -> tuple[SealedSecret, ...]:
+        return tuple([rows.secret(row) for row in await self._readers.rows(_SEALED, (first, *after, limit))])
 
     async def ping(self) -> None:
         """Raise STORE_UNAVAILABLE unless a read works."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -34,9 +34,10 @@ from purveyor_server.store.sqlite.operators import RESTORE
 from purveyor_server.store.sqlite.queries import load
 
 _UPKEEP, _COMMANDS = load("upkeep"), load("commands")
+_METAS = load("reads")["metas"]
 EPOCHS = 2**20  # more than a store is opened between a backup and its loss
-Prove = Callable[[str, bytes | None], None]
-"""(store id, the sealed check value): raises when the key file does not open the store."""
+Prove = Callable[[str, Mapping[str, bytes]], None]
+"""(store id, the store's meta values by name): raises when the keys do not open the store."""
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class Restored(msgspec.Struct, frozen=True):
     aside: Path | None
 
 
-def restore(file: Path, database: Path, clock: Clock, check_name: str, prove: Prove) -> Restored:
+def restore(file: Path, database: Path, clock: Clock, prove: Prove) -> Restored:
     """Blocking. Raises StoreOpenError; whatever `prove` raises. The old store is untouched then."""
     database = database.resolve()
     prepare_folder(database)
@@ -56,7 +57,7 @@ def restore(file: Path, database: Path, clock: Clock, check_name: str, prove: Pr
     draft = database.with_name(f".{database.name}.restoring")
     try:
         _check(file, database)
-        made = _prepare(file, draft, clock.now(), check_name, prove)
+        made = _prepare(file, draft, clock.now(), prove)
         aside = _keep_old(database, clock.now())
         draft.replace(database)
         _sync(database.parent)
@@ -102,7 +103,7 @@ def _check_content(connection: sqlite3.Connection, file: Path) -> None:
         )
 
 
-def _prepare(file: Path, draft: Path, now: datetime, check_name: str, prove: Prove) -> tuple[str, Recovery]:
+def _prepare(file: Path, draft: Path, now: datetime, prove: Prove) -> tuple[str, Recovery]:
     """A copy of the file that is a new incarnation."""
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -115,8 +116,7 @@ def _prepare(file: Path, draft: Path, now: datetime, check_name: str, prove: Pro
         connection.execute("PRAGMA synchronous = FULL")
         migrate(connection, known())
         store_id = str(connection.execute(_UPKEEP["setting"], ("store_id",)).fetchone()[0])
-        sealed = connection.execute(_COMMANDS["meta"], (check_name,)).fetchone()
-        prove(store_id, sealed[0] if sealed is not None else None)
+        prove(store_id, dict(connection.execute(_METAS, ("",)).fetchall()))
         return store_id, _begin_anew(connection, now)
     finally:
         connection.close()

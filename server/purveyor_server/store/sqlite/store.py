@@ -35,8 +35,8 @@ from purveyor_server.store.contract import (
     Progress,
     Retention,
 )
-from purveyor_server.store.operating import Copied, Facts
-from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators
+from purveyor_server.store.operating import Copied, Facts, MetaSwap, Resealed
+from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators, resealing
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
 from purveyor_server.store.sqlite.errors import full, refusal, unavailable, unknown
@@ -189,6 +189,14 @@ class SqliteStore(SqliteReads):
 
     async def note(self, record: AuditRecord) -> None:
         await self._run("note", lambda tx: operators.note(tx, record))
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        batch = tuple(changes)
+        return await self._run("reseal", lambda tx: resealing.reseal(tx, batch))
+
+    async def swap_metas(self, swaps: Sequence[MetaSwap], record: AuditRecord | None = None) -> int:
+        batch = tuple(swaps)
+        return await self._run("swap_metas", lambda tx: resealing.swap_metas(tx, batch, record))
 
     async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
         return await self._run("finish_recovery", lambda tx: operators.finish_recovery(tx, record))

@@ -66,6 +66,12 @@ WHERE s.name = 'earliest' ORDER BY e.revision;
 -- name: meta
 SELECT value FROM meta WHERE name = ?;
 
+-- name: metas
+SELECT name, value FROM meta WHERE substr(name, 1, length(?1)) = ?1;
+
+-- name: sealed
+SELECT owner, name, substr(sealed, 1, ?) FROM secrets WHERE (owner, name) > (?, ?) ORDER BY owner, name LIMIT ?;
+
 -- name: alive
 SELECT value FROM settings WHERE name = 'store_id';
 

@@ -55,3 +55,12 @@ SELECT max(revision) FROM (SELECT revision, at FROM events ORDER BY revision LIM
 
 -- name: delete_events
 DELETE FROM events WHERE revision <= ?;
+
+-- name: reseal
+UPDATE secrets SET sealed = ? WHERE owner = ? AND name = ? AND sealed = ?;
+
+-- name: swap_meta
+UPDATE meta SET value = ? WHERE name = ? AND value = ?;
+
+-- name: delete_meta
+DELETE FROM meta WHERE name = ? AND value = ?;
