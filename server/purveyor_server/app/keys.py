@@ -1,4 +1,4 @@
-"""Which source of keys the settings name, and what `purveyor keys new` does with it."""
+"""Which source of keys the settings name."""
 
 from __future__ import annotations
 
