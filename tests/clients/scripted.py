@@ -124,8 +124,8 @@ def failure(reason: int, message: str = "the database could not be made") -> Fai
 
 
 class ScriptedBroker:
-    """The service; `script["Provision"] = [entry, ...]`. A watch entry is a list of operations (of
-    WatchEvents: of messages), a Refusal last if any."""
+    """The service; `script["Provision"] = [entry, ...]`. A watch entry is a list of operations or catalogs (of
+    WatchEvents: of messages; None is a heartbeat), a Refusal last if any."""
 
     def __init__(self) -> None:
         self.script: dict[str, list[Any]] = {"GetCatalog": [messages.GetCatalogResponse(catalog=CATALOG)]}
@@ -152,6 +152,10 @@ class ScriptedBroker:
         asked.CopyFrom(request)
         async for entry in self._streamed("WatchEvents", asked, context):
             yield entry
+
+    async def WatchCatalog(self, request: Any, context: Any) -> AsyncIterator[messages.WatchCatalogResponse]:
+        async for entry in self._streamed("WatchCatalog", request, context):
+            yield messages.WatchCatalogResponse(catalog=entry)
 
     async def _streamed(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
         for entry in await self._answer(method, request, context):

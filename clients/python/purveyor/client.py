@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from purveyor import addresses, decode, encode, requests
+from purveyor.catalogs import follow_catalog
 from purveyor.connection import Limits
 from purveyor.events import follow_events, question
 from purveyor.lookup import Lookup
@@ -76,6 +77,12 @@ class Client(OpenedClient):
         """What may be ordered."""
         request = encode.request(messages.GetCatalogRequest, tenant=self.tenant)
         return decode.catalog((await self.connection.call(self.connection.stub.GetCatalog, request)).catalog)
+
+    async def catalogs(self) -> AsyncGenerator[Catalog, None]:
+        """What may be ordered, and again whenever it has changed, over restarts of the broker; never ends by itself."""
+        async with aclosing(follow_catalog(self.connection, self.tenant)) as found:
+            async for catalog in found:
+                yield catalog
 
     async def provision(
         self,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from purveyor.places import EventPlace
 
 STARTS = ("now", "earliest", "snapshot")
-STEADY_SECONDS = 5.0  # a stream that lived so long was no failed attempt
 
 
 def question(
@@ -76,8 +75,7 @@ async def follow_events(
                         return
         except PurveyorError as error:
             failure = error
-        if pace.lived > STEADY_SECONDS:
-            pace.attempt = 0
+        pace.forgive()
         await pace.rest(failure)
 
 

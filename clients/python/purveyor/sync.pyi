@@ -86,6 +86,8 @@ class SyncClient:
     ) -> None: ...
     def catalog(self) -> Catalog:
         """What may be ordered."""
+    def catalogs(self) -> BlockingIterator[Catalog]:
+        """What may be ordered, and again whenever it has changed, over restarts of the broker; never ends by itself."""
     def provision(
         self,
         service: str,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from purveyor.values import OperationStatus
 
 SILENCE_SLACK_SECONDS = 10.0
+STEADY_SECONDS = 5.0
 Answer = TypeVar("Answer")
 
 
@@ -83,10 +84,10 @@ class Pace:
         """A message was taken in."""
         self._heard = self._clock()
 
-    @property
-    def lived(self) -> float:
-        """Seconds that the stream gave messages."""
-        return self._heard - self._opened
+    def forgive(self) -> None:
+        """A stream that gave messages for so long was no failed attempt, even if it had no news."""
+        if self._heard - self._opened > STEADY_SECONDS:
+            self.attempt = 0
 
     async def rest(self, failure: PurveyorError) -> None:
         """Wait before the next stream; raises `failure` when waiting does not help, or no longer."""
