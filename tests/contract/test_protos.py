@@ -203,7 +203,7 @@ def test_every_act_of_an_operator_has_a_reason_and_can_be_tried(files: descripto
 
 def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
     methods = [m for file in ours(files) for service in file.service for m in service.method]
-    assert {m.name for m in methods if m.server_streaming} == WATCHES | {"Backup", "ReviewRecovery"}
+    assert {m.name for m in methods if m.server_streaming} == WATCHES | {"Backup", "ReviewRecovery", "RotateKeys"}
     assert not [m.name for m in methods if m.client_streaming]
 
 
