@@ -182,7 +182,7 @@ def method_comments(files: descriptor_pb2.FileDescriptorSet) -> tuple[str, dict[
 
 def named_reasons(text: str) -> set[str]:
     _, _, tail = text.partition("Reasons")
-    return set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\b(?:DRAINING|INTERNAL|COMPACTED)\b", tail))
+    return set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\b(?:DRAINING|INTERNAL|COMPACTED|UNAUTHENTICATED)\b", tail))
 
 
 def test_method_table_is_complete(files: descriptor_pb2.FileDescriptorSet) -> None:

@@ -6,14 +6,17 @@ import os
 import socket
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from purveyor_server.app import new_key_command
+from purveyor_server.security.issuing import Authority
 from tests.unit.app_process import CATALOG, Process, Site
 
 CONFIG, STORE, LISTEN = 2, 3, 4
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -142,6 +145,35 @@ def test_a_listener_that_others_could_reach_is_refused(tmp_path: Path) -> None:
 
     assert "listen.addresses[0]: a listener without TLS must be a loopback address" in site.refused(CONFIG)
     assert not site.data.exists()
+
+
+def test_bad_files_of_a_listener_with_tls_are_refused_all_at_once(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    authority = Authority.make("ours", now - DAY, now + DAY)
+    old = authority.server("s", ["localhost"], now - DAY, now - DAY / 2)
+    for name, content in (("old.pem", old.pem), ("old.key", old.key_pem)):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_bytes(content)
+    site = Site(
+        tmp_path,
+        """
+[[listen.tls]]
+address = "0.0.0.0:0"
+certificate = "old.pem"
+key = "old.key"
+[[admin.tls]]
+address = "127.0.0.1:0"
+certificate = "none.pem"
+key = "none.key"
+""",
+    )
+
+    message = site.refused(CONFIG)
+
+    assert f"listen.tls[0].certificate: {tmp_path / 'old.pem'}: has expired at" in message
+    assert f"admin.tls[0].certificate: {tmp_path / 'none.pem'}: no such file or directory" in message
+    assert not site.data.exists()
+    assert site.run("config", "check", "--config", str(site.config)).returncode == CONFIG
 
 
 def test_a_catalog_with_duplicate_ids_is_refused_with_both_lines(tmp_path: Path) -> None:

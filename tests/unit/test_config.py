@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from purveyor_server.app.checks import read_catalog
 from purveyor_server.app.parts import lifecycle_settings, rpc_settings
+from purveyor_server.config.listening import ListenSettings
 from purveyor_server.config.problems import ConfigError
-from purveyor_server.config.settings import ListenSettings, Settings
+from purveyor_server.config.settings import Settings
 from purveyor_server.config.sources import load
 from purveyor_server.config.values import parse_address, parse_duration, parse_size
 from purveyor_server.engine.settings import EngineSettings
@@ -20,6 +21,7 @@ from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.providers.registry import InstalledFactories
 from purveyor_server.rpc.settings import RpcSettings
+from purveyor_server.security.tls import TlsFiles
 from purveyor_server.store.sqlite.settings import SqliteSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +145,7 @@ max_wait = "0s"
             "data_dir: must be a path",
             "unknown: is not a known key",
             "PURVEYOR_ENGIN__RUNNING: engin: is not a known key; did you mean 'engine'?",
-            "listen.addresses[0]: a listener without TLS must be a loopback address or a unix socket",
+            "listen.addresses[0]: a listener without TLS must be a loopback address or a unix socket; others go under `tls`",
             "listen.addresses[1]: must be like 127.0.0.1:7070, [::1]:7070 or unix:/run/purveyor/broker.sock",
             "listen.addresses[2]: the path of a unix socket must be absolute: unix:/run/purveyor/broker.sock",
             "listen.addresses[3]: the host must be an IP address or localhost",
@@ -159,6 +161,69 @@ max_wait = "0s"
             "catalog: is required: the path of a catalog file (`purveyor serve --dev` brings one of its own)",
         ]
     )
+
+
+TLS = """
+[listen]
+addresses = []
+[[listen.tls]]
+address = "0.0.0.0:7443"
+certificate = "tls/server.pem"
+key = "/etc/tls/server.key"
+[[admin.tls]]
+address = "unix:/run/p/admin.sock"
+certificate = "~/server.pem"
+key = "server.key"
+client_ca = "ca.pem"
+crl = "crl.pem"
+crl_expired = "refuse"
+"""
+
+
+def test_listeners_with_tls_may_be_anywhere(file: Path) -> None:
+    file.write_text(CATALOG + TLS)
+
+    settings = load(file, {})
+
+    (one,), (two,) = settings.listen.tls, settings.admin.tls
+    assert (one.address.text, one.address.loopback, settings.listen.addresses) == ("0.0.0.0:7443", False, ())
+    assert one.files == TlsFiles(file.parent / "tls/server.pem", Path("/etc/tls/server.key"))
+    assert (one.crl_expired, two.crl_expired) == ("warn", "refuse")
+    assert two.files.certificate == Path.home() / "server.pem"
+    assert (two.files.client_ca, two.files.crl) == (file.parent / "ca.pem", file.parent / "crl.pem")
+    assert len(settings.admin.addresses) == 1  # the socket of the data folder stays
+
+
+def test_bad_listeners_with_tls_are_named(file: Path) -> None:
+    text = """
+[listen]
+addresses = []
+[admin]
+tls = 5
+"""
+    assert sorted(problems(file, CATALOG + text)) == [
+        "admin.tls: must be a list",
+        "listen.addresses: must name at least one address",
+    ]
+    text = """
+[[listen.tls]]
+address = "example.com:1"
+certificate = "a"
+[[listen.tls]]
+address = "127.0.0.1:1"
+certificate = "a"
+key = "b"
+crl = "c"
+crl_expired = "maybe"
+client = "x"
+"""
+    assert sorted(problems(file, CATALOG + text)) == [
+        "listen.tls[0].address: the host must be an IP address or localhost",
+        "listen.tls[0].key: is required",
+        "listen.tls[1].client: is not a known key",
+        "listen.tls[1].crl: needs client_ca: without it no client shows a certificate that could be revoked",
+        "listen.tls[1].crl_expired: must be 'warn' or 'refuse'",
+    ]
 
 
 def test_a_section_that_is_none_is_named(file: Path) -> None:

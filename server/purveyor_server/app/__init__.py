@@ -18,12 +18,14 @@ with without_collecting(), without_rich():
         serve,
         serve_command,
     )
+    from purveyor_server.app.dev_certs import dev_certs_command
     from purveyor_server.app.refusals import Exit, StartRefusedError
 
 __all__ = [
     "Exit",
     "StartRefusedError",
     "check_command",
+    "dev_certs_command",
     "new_key_command",
     "new_provider_command",
     "restore_command",

@@ -21,6 +21,7 @@ from purveyor_server.app.checks import BUILT_IN, read_catalog
 from purveyor_server.app.dump import dump_tasks
 from purveyor_server.app.folders import prepare_data_dir
 from purveyor_server.app.keys import key_source
+from purveyor_server.app.listening import check_tls
 from purveyor_server.app.parts import Broker
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.config.problems import ConfigError
@@ -56,6 +57,7 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
     """Judge settings and catalog without starting anything; prints what is wrong, or that nothing is."""
     try:
         settings = load(config, dev=dev)
+        check_tls(settings, SystemClock().now())
         file = read_catalog(settings.catalog, InstalledFactories(), os.environ)
     except ConfigError as failure:
         return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))

@@ -21,6 +21,7 @@ from purveyor_server.app.checks import read_catalog
 from purveyor_server.app.folders import ADMIN_ENDPOINT, note_endpoint, prepare_data_dir, scratch_dir
 from purveyor_server.app.keys import key_source
 from purveyor_server.app.levels import LogLevels
+from purveyor_server.app.listening import check_tls, listens
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.app.upkeep import keep_retention, watch_until_ready
 from purveyor_server.config.catalog import CatalogFile
@@ -98,6 +99,7 @@ class Broker:
         self._factories = InstalledFactories() if factories is None else factories
         self._stack = AsyncExitStack()
         self._on_blocked: Callable[[], None] = lambda: None
+        self._servers: list[RpcServer] = []
 
     @property
     def serving(self) -> bool:
@@ -129,6 +131,7 @@ class Broker:
 
     async def _start(self) -> None:
         settings = self.settings
+        check_tls(settings, self._clock.now())
         file = read_catalog(settings.catalog, self._factories, os.environ)
         prepare_data_dir(settings.data_dir)
         store = await self._open_store()
@@ -203,10 +206,11 @@ class Broker:
     async def _serve_operators(self, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine) -> None:
         """AdminService and metrics: up before callers are served, down after the last of them is gone."""
         settings = self.settings
-        addresses = [address.text for address in settings.admin.addresses]
-        if addresses:
+        listen = listens(settings.admin)
+        if listen:
             served = [admin_service(Administration(parts))]
-            server = RpcServer(served, parts.store.ping, addresses, rpc_settings(settings))
+            server = RpcServer(served, parts.store.ping, listen, rpc_settings(settings), self._clock)
+            self._servers.append(server)
             self.admin_addresses = await server.start()
             self._on_stop("admin", lambda: server.drain(ADMIN_DRAIN.total_seconds()), ADMIN_DRAIN)
             endpoint = note_endpoint(settings.data_dir, self.admin_addresses, ADMIN_ENDPOINT)
@@ -218,10 +222,11 @@ class Broker:
         self, listen: str, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine
     ) -> None:
         # Only here: a broker without metrics need not load an HTTP server and Prometheus at its start.
+        from purveyor_server.app.tls_facts import tls_facts  # noqa: PLC0415 - see above
         from purveyor_server.monitor.http import MonitorServer  # noqa: PLC0415 - see above
         from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag  # noqa: PLC0415 - see above
 
-        metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider, log))
+        metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider, log, lambda: tls_facts(self._servers)))
         self._stack.callback(parts.store.subscribe(metrics.on_commit))
         hub.observe_lag = metrics.watch_lag.observe
         log.observe_lag = metrics.event_lag.observe
@@ -257,8 +262,9 @@ class Broker:
             settings=lifecycle_settings(settings),
             door=door,
         )
-        listen = [address.text for address in settings.listen.addresses]
-        server = RpcServer([broker_service(use_cases)], store.ping, listen, rpc_settings(settings))
+        listen = listens(settings.listen)
+        server = RpcServer([broker_service(use_cases)], store.ping, listen, rpc_settings(settings), self._clock)
+        self._servers.append(server)
         self.addresses = await server.start()
         grace = settings.listen.drain
         self._on_stop("rpc", lambda: server.drain(grace.total_seconds()), grace)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from purveyor_server.config.values import Address, Duration, Size, absent, parse_address, parse_addresses
+from purveyor_server.config.listening import AdminSettings, FilePath, ListenSettings, Section
+from purveyor_server.config.values import Duration, Size, absent
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.store.contract import Retention
@@ -27,10 +28,6 @@ MIN_LEASE = timedelta(seconds=3)
 MIB = 1024 * 1024
 # An operation is kept at least this long after its end: clients may ask for its outcome that late.
 MIN_OPERATION_RETENTION = timedelta(days=30)
-
-
-def _absolute(value: Path) -> Path:
-    return value.expanduser().absolute()
 
 
 def _seconds(value: float) -> timedelta:
@@ -53,42 +50,7 @@ def _split(value: Any) -> Any:
     return tuple(value.split(",")) if isinstance(value, str) else value
 
 
-def _not_empty(value: Any) -> Any:
-    if not value:
-        raise ValueError("must name at least one address")
-    return value
-
-
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-FilePath = Annotated[Path, AfterValidator(_absolute)]
-Addresses = Annotated[
-    tuple[Annotated[Address, PlainValidator(parse_address)], ...],
-    AfterValidator(_not_empty),
-    BeforeValidator(parse_addresses),
-]
-
-
-class Section(BaseModel):
-    """Base of all sections. Only the whole is ever read, so only for the whole a validator is built: that is a tenth of a start."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False, defer_build=True
-    )
-
-
-class ListenSettings(Section):
-    """Where the broker listens, and for how long it lets calls finish when it stops."""
-
-    addresses: Addresses = ()
-    drain: Duration = _seconds(5.0)
-    reflection: bool = True
-
-
-class AdminSettings(Section):
-    """Where operators come in: AdminService over gRPC, and metrics over HTTP."""
-
-    addresses: Addresses = ()
-    http: Annotated[Address, PlainValidator(parse_address)] | None = None
 
 
 class LogSettings(Section):

@@ -25,6 +25,7 @@ from purveyor_server.config.settings import Settings
 PREFIX = "PURVEYOR_"
 MAX_BYTES = 1024 * 1024
 _PATHS = ("data_dir", "catalog", "key_file")
+_TLS_PATHS = ("certificate", "key", "client_ca", "crl")
 _MISSING_CATALOG = "is required: the path of a catalog file (`purveyor serve --dev` brings one of its own)"
 
 
@@ -105,10 +106,19 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ConfigError([Problem("", "is not UTF-8", str(path))]) from None
     except tomllib.TOMLDecodeError as failure:
         raise ConfigError([Problem("", f"is not TOML: {failure}", str(path))]) from None
-    for key in _PATHS:
-        if isinstance(values.get(key), str):
-            values[key] = str(path.absolute().parent / Path(values[key]).expanduser())
+    for table in (values, *_tls_tables(values)):
+        for key in _PATHS if table is values else _TLS_PATHS:
+            if isinstance(table.get(key), str):
+                table[key] = str(path.absolute().parent / Path(table[key]).expanduser())
     return values
+
+
+def _tls_tables(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every table under `listen.tls` and `admin.tls`; what has another form is left for the model to refuse."""
+    for name in ("listen", "admin"):
+        section = values.get(name)
+        tables = section.get("tls") if isinstance(section, dict) else None
+        yield from (table for table in (tables if isinstance(tables, list) else ()) if isinstance(table, dict))
 
 
 def _default(values: dict[str, Any], environ: Mapping[str, str], *, dev: bool) -> None:

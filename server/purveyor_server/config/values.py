@@ -1,6 +1,6 @@
 """Kinds of values that settings and catalog share: durations, sizes, addresses, references to secrets.
 
-Guarantee: units are part of the value or of the key's name; a plain listener is on this machine alone; a secret is only
+Guarantee: units are part of the value or of the key's name; a plain listener is on this machine alone, one with TLS anywhere; a secret is only
 ever named, by file or by environment variable.
 """
 
@@ -76,6 +76,14 @@ class Address(NamedTuple):
 
 def parse_address(value: Any) -> Address:
     """`127.0.0.1:7070`, `[::1]:7070`, `localhost:7070` or `unix:/path`; a plain one must not leave the machine."""
+    address = parse_tls_address(value)
+    if not address.loopback:
+        raise ValueError("a listener without TLS must be a loopback address or a unix socket; others go under `tls`")
+    return address
+
+
+def parse_tls_address(value: Any) -> Address:
+    """As `parse_address`, and any other address of the machine: `0.0.0.0:7443`, `[::]:7443`."""
     if isinstance(value, Address):
         return value
     if not isinstance(value, str):
@@ -101,11 +109,9 @@ def _port(text: str) -> Address:
         raise ValueError("must be like 127.0.0.1:7070, [::1]:7070 or unix:/run/purveyor/broker.sock")
     try:
         address = Address(text, host, int(port))
-        loopback = address.loopback
+        _ = address.loopback
     except ValueError:
         raise ValueError("the host must be an IP address or localhost") from None
-    if not loopback:
-        raise ValueError("a listener without TLS must be a loopback address or a unix socket")
     return address
 
 

@@ -1,8 +1,7 @@
-"""Where the server listens: a loopback port or a unix socket; anything else would need TLS.
+"""Where the server listens: with TLS anywhere, without it on a loopback port or a unix socket.
 
 Guarantee: a unix socket lies in a directory that only we can enter and is never taken over from a living server; a port in
-use, a foreign directory or an address beyond this machine is refused with a `ListenError` that names it.
-Limit: without TLS there are no other listeners.
+use, a foreign directory, or an address beyond this machine without TLS, is refused with a `ListenError` that names it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class ListenError(Exception):
 
 
 class Port(msgspec.Struct, frozen=True):
-    """A loopback port; 0 lets the system choose."""
+    """A port of this machine; 0 lets the system choose."""
 
     host: str
     port: int
@@ -63,15 +62,17 @@ class UnixSocket(msgspec.Struct, frozen=True):
 Address = Port | UnixSocket
 
 
-def parse_address(text: str) -> Address:
-    """`host:port` on loopback, `[::1]:port`, or `unix:PATH`. Raises ListenError."""
+def parse_address(text: str, *, tls: bool = False) -> Address:
+    """`host:port` (on loopback, unless with `tls`), `[::1]:port`, or `unix:PATH`. Raises ListenError."""
     if text.startswith(_UNIX):
         return _unix(text)
     host, separator, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not separator or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
         raise ListenError(text, "an address is host:port, [ipv6]:port or unix:PATH")
-    if not _is_loopback(host):
+    if tls and not _is_ip_address(host):
+        raise ListenError(text, "the host is an IP address or localhost")
+    if not tls and not _is_loopback(host):
         raise ListenError(text, "this address can be reached from other machines, and that needs TLS; use 127.0.0.1, ::1 or unix:PATH")  # fmt: skip
     return Port("127.0.0.1" if host == "localhost" else host, int(port))
 
@@ -95,6 +96,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def probe_port(address: Port) -> None:

@@ -27,6 +27,7 @@ from prometheus_client import (
 from purveyor_server.domain.model import Operation
 from purveyor_server.lifecycle.admin.contract import AdminParts, Report
 from purveyor_server.lifecycle.admin.reporting import gather
+from purveyor_server.monitor.tls import TlsCollector, TlsFacts
 from purveyor_server.providers.inspection import Health
 from purveyor_server.store.contract import Commit
 from purveyor_server.watch.events import EventLog
@@ -45,6 +46,7 @@ class Sizes:
     watchers: Callable[[], int]
     running: Callable[[], dict[str, int]]
     log: EventLog | None = None
+    tls: Callable[[], TlsFacts] = TlsFacts
 
 
 class Metrics:
@@ -86,6 +88,7 @@ class Metrics:
             buckets=LAG_BUCKETS,
             registry=registry,
         )
+        registry.register(TlsCollector(sizes.tls))
         self._gauges = _Gauges(registry)
 
     def on_commit(self, commit: Commit) -> None:

@@ -18,6 +18,7 @@ from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import EVERY_ROLE
 from purveyor_server.rpc.methods import Kind, Method
+from purveyor_server.security.tls import PeerCertificate
 
 LOCAL = "local"
 _log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ class Call:
     """A call and its bounds. `ends` is a time of the event loop in seconds, None when nothing but the client ends it."""
 
     __slots__ = (
-        "code", "context", "ends", "farewell", "interrupted", "kind", "method", "request", "request_id", "scope", "stalled", "subject",
+        "code", "context", "ends", "farewell", "interrupted", "kind", "method", "peer", "request", "request_id", "scope", "stalled", "subject",
         "write_seconds",
     )  # fmt: skip
 
@@ -39,6 +40,7 @@ class Call:
         self.kind: Kind = method.kind
         self.request_id = ""
         self.subject = LOCAL
+        self.peer: PeerCertificate | None = None  # set where a listener asks for client certificates
         self.code = "OK"
         self.ends: float | None = None
         self.farewell = False  # ends by itself when the server drains, after a last message

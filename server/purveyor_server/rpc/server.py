@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
@@ -18,7 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from purveyor.v1 import admin_service_pb2, admin_service_pb2_grpc, broker_service_pb2, broker_service_pb2_grpc
-from purveyor_server.kit.listeners import Address, ListenError, Port, SocketPlace, UnixSocket, parse_address, probe_port
+from purveyor_server.kit.clock import Clock, SystemClock
+from purveyor_server.kit.listeners import Address, ListenError, SocketPlace, UnixSocket, parse_address, probe_port
 from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.rpc.admin import AdminService
@@ -34,6 +35,11 @@ from purveyor_server.rpc.methods import infra_method, method_table
 from purveyor_server.rpc.settings import RpcSettings, transport_options
 from purveyor_server.rpc.unknown import UnknownMethods
 from purveyor_server.rpc.usecases import UseCases
+from purveyor_server.security.tls import TlsListen
+
+if TYPE_CHECKING:
+    from purveyor_server.rpc.interceptors.certificates import Certificates
+    from purveyor_server.rpc.tls import TlsWatch
 
 _log = structlog.get_logger(__name__)
 HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -68,18 +74,22 @@ def admin_service(administration: Administration) -> Served:
 
 
 class RpcServer:
-    """Serves `services`; `ping` raises unless the store answers, `listen` are addresses as configured."""
+    """Serves `services`; `ping` raises unless the store answers, `listen` are addresses as configured, with or without TLS."""
 
     def __init__(
         self,
         services: Sequence[Served],
         ping: Callable[[], Awaitable[None]],
-        listen: Sequence[str],
+        listen: Sequence[str | TlsListen],
         settings: RpcSettings | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.settings = settings or RpcSettings()
         self.addresses: tuple[str, ...] = ()
         self._listen = tuple(listen)
+        self._clock = clock or SystemClock()
+        self.tls: TlsWatch | None = None
+        self.certificates: Certificates | None = None
         self._services = tuple(services)
         self._methods = method_table(self.settings, tuple(service.descriptor for service in services))
         names = [service.descriptor.full_name for service in services]
@@ -93,11 +103,12 @@ class RpcServer:
     async def start(self) -> tuple[str, ...]:
         """Listen and serve; returns the bound addresses. Raises ListenError; nothing is left open then."""
         self.calls = Drain(self.settings.retry_seconds)
+        await self._prepare_tls()
         server = grpc.aio.server(options=transport_options(self.settings))
         await self.health.prepare()
         self._add_services(server)
         try:
-            self.addresses = tuple(self._bind(server, parse_address(text)) for text in self._listen)
+            self.addresses = tuple(self._bind(server, listen) for listen in self._listen)
         except ListenError:
             self._release()
             await server.stop(None)
@@ -106,8 +117,23 @@ class RpcServer:
         self._server = server
         await self.health.check()
         self._tasks.start("health", self.health.run())
+        if self.tls is not None:
+            self._tasks.start("tls", self.tls.run())
         _log.info("serving", addresses=self.addresses)
         return self.addresses
+
+    async def _prepare_tls(self) -> None:
+        listens = [listen for listen in self._listen if isinstance(listen, TlsListen)]
+        if not listens:
+            return
+        # Only here: a broker without TLS need not load what reads certificates.
+        from purveyor_server.rpc.interceptors.certificates import Certificates  # noqa: PLC0415 - see above
+        from purveyor_server.rpc.tls import open_tls  # noqa: PLC0415 - see above
+
+        self.tls = await open_tls(listens, self._clock)
+        if self.tls.asks_clients:
+            self.certificates = Certificates(self.tls.trust, self._clock)
+            self.tls.on_change = self.certificates.sweep
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         arounds = self._arounds()
@@ -133,6 +159,7 @@ class RpcServer:
             RequestContext(self.calls, self.settings).around,
             Boundary(self.settings.abort_seconds).around,
             self.calls.around,
+            *((self.certificates.around,) if self.certificates is not None else ()),
             Limits(self.settings).around,
             deadline.around,
             messages.around,
@@ -150,22 +177,25 @@ class RpcServer:
             decode = messages.bounded(decode, self.settings.request_bytes)
         return wrap(handler, method, arounds, self.settings.write_seconds, decode)
 
-    def _bind(self, server: grpc.aio.Server, address: Address) -> str:
+    def _bind(self, server: grpc.aio.Server, listen: str | TlsListen) -> str:
+        credentials: grpc.ServerCredentials | None = None
+        if isinstance(listen, TlsListen):
+            address = parse_address(listen.address, tls=True)
+            credentials = self._credentials(listen)
+        else:
+            address = parse_address(listen)
         if isinstance(address, UnixSocket):
-            return self._bind_socket(server, address)
-        return self._bind_port(server, address)
-
-    def _bind_socket(self, server: grpc.aio.Server, address: UnixSocket) -> str:
-        place = SocketPlace(address)
-        place.claim()
-        self._places.append(place)
-        _add(server, address)
-        return address.target
-
-    @staticmethod
-    def _bind_port(server: grpc.aio.Server, address: Port) -> str:
+            place = SocketPlace(address)
+            place.claim()
+            self._places.append(place)
+            _add(server, address, credentials)
+            return address.target
         probe_port(address)
-        return address.bound(_add(server, address))
+        return address.bound(_add(server, address, credentials))
+
+    def _credentials(self, listen: TlsListen) -> grpc.ServerCredentials:
+        assert self.tls is not None
+        return next(known.credentials() for known in self.tls.listeners if known.listen is listen)
 
     async def drain(self, grace: float) -> None:
         """Stop within about `grace` seconds: NOT_SERVING first, new calls refused, streams ended at once, then the rest.
@@ -211,8 +241,10 @@ class _Recorder:
         self.handlers = dict(method_handlers)
 
 
-def _add(server: grpc.aio.Server, address: Address) -> int:
+def _add(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> int:
     try:
+        if credentials is not None:
+            return server.add_secure_port(address.target, credentials)
         return server.add_insecure_port(address.target)
     except RuntimeError:
         raise ListenError(address.target, "the address could not be bound") from None
