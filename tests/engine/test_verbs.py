@@ -29,6 +29,17 @@ async def test_provision_makes_every_piece_once(tmp_path: Path) -> None:
         assert operation.percent == 100.0
 
 
+async def test_the_provider_is_asked_for_its_plan_once_per_outputs(tmp_path: Path) -> None:
+    """A plan is a function of what is finished: it is asked for before the first step and after each."""
+    async with bench(tmp_path) as b:
+        asked: list[frozenset[str]] = []
+        plan = b.provider.plan
+        b.provider.plan = lambda work, done: asked.append(frozenset(done)) or plan(work, done)  # type: ignore[method-assign, func-returns-value]
+        await b.ended(await b.provision())
+
+    assert asked == [set(), {"role"}, {"role", "space"}, {"role", "space", "grant"}]
+
+
 async def test_names_and_markers_carry_no_caller_text(tmp_path: Path) -> None:
     """Outside names hang on the uid alone."""
     async with bench(tmp_path) as b:

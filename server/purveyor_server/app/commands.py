@@ -30,6 +30,7 @@ from purveyor_server.config.sources import load
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import SystemClock
+from purveyor_server.kit.collector import calm
 from purveyor_server.kit.imports import without_collecting
 from purveyor_server.providers.registry import InstalledFactories
 from purveyor_server.security import keyring, keytext
@@ -155,6 +156,7 @@ async def serve(settings: Settings) -> int:
             await broker.start()
     except StartRefusedError as refusal:
         return _refuse(refusal)
+    calm()
     await stopping.wait()
     await broker.stop()
     return Exit.OK

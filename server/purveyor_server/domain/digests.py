@@ -34,7 +34,7 @@ def _normal(value: Json) -> Json:
 
 def keyed_digest(key: bytes, *parts: Json) -> str:
     """HMAC-SHA256 in hex over the canonical JSON of `parts`."""
-    return hmac.new(key, canonical(list(parts)), hashlib.sha256).hexdigest()
+    return hmac.digest(key, canonical(list(parts)), "sha256").hex()
 
 
 def plan_digest(snapshot: PlanSnapshot) -> str:

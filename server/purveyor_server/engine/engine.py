@@ -207,16 +207,17 @@ class Engine:
 
     async def _run(self, claimed: Claimed, lease: Lease) -> None:
         operation = claimed.operation
-        with structlog.contextvars.bound_contextvars(operation_id=operation.operation_id, tenant=operation.tenant):
-            try:
-                await self._run_claimed(claimed, lease)
-            except Parked:
-                pass
-            except LeaseLostError:
-                _log.warning("lease lost", verb=str(operation.verb))
-            except Exception:  # noqa: BLE001 - one operation's bug is not the end of the engine
-                # The lease runs out by itself and the operation is due again: that is the back-off of a bug.
-                _log.exception("operation could not be worked on", verb=str(operation.verb))
+        # Bound to the context of this task, which ends with it.
+        structlog.contextvars.bind_contextvars(operation_id=operation.operation_id, tenant=operation.tenant)
+        try:
+            await self._run_claimed(claimed, lease)
+        except Parked:
+            pass
+        except LeaseLostError:
+            _log.warning("lease lost", verb=str(operation.verb))
+        except Exception:  # noqa: BLE001 - one operation's bug is not the end of the engine
+            # The lease runs out by itself and the operation is due again: that is the back-off of a bug.
+            _log.exception("operation could not be worked on", verb=str(operation.verb))
 
     async def _run_claimed(self, claimed: Claimed, lease: Lease) -> None:
         journal = Journal(self._store, self._clock, self._settings, claimed)

@@ -27,6 +27,7 @@ from purveyor_server.providers.contract import (
     Done,
     LeaseEnding,
     NotYet,
+    Outputs,
     Permanent,
     PlannedStep,
     ProviderError,
@@ -68,6 +69,7 @@ class Forward:
         self._assigned = assigned
         self._settings = settings
         self._overdue = overdue
+        self._last_plan: tuple[dict[str, Outputs], tuple[PlannedStep, ...]] | None = None
 
     async def run(self) -> None:
         """Go on until the end; raises Parked, TurnBack or LeaseLostError."""
@@ -104,7 +106,14 @@ class Forward:
 
     def full_plan(self) -> tuple[PlannedStep, ...]:
         """The provider's plan given what is finished."""
-        return self._facade.plan(self._assigned.work, done_outputs(tuple(self._journal.steps)))
+        return self._plan_after(tuple(self._journal.steps))
+
+    def _plan_after(self, steps: tuple[Step, ...]) -> tuple[PlannedStep, ...]:
+        """The plan given what `steps` finished; a plan is a function of that, so the same question is asked once."""
+        outputs = done_outputs(steps)
+        if self._last_plan is None or self._last_plan[0] != outputs:
+            self._last_plan = outputs, self._facade.plan(self._assigned.work, outputs)
+        return self._last_plan[1]
 
     def cleanup_plan(self) -> tuple[PlannedStep, ...]:
         """What the origin left behind, as steps; raises Permanent when a piece is no longer known."""
@@ -181,7 +190,7 @@ class Forward:
         operation = self._journal.operation
         cleaning = operation.verb is Verb.CLEANUP
         try:
-            following = self.cleanup_plan() if cleaning else self._facade.plan(self._assigned.work, done_outputs(known))
+            following = self.cleanup_plan() if cleaning else self._plan_after(known)
         except ProviderError:
             following = ()  # the result is kept first; the next turn meets the same failure, and names it
         if result.index + 1 == len(following):

@@ -169,10 +169,11 @@ def plain_object(value: object, what: str, limit: int) -> dict[str, Json]:
 def checked_plan(planned: Any) -> tuple[PlannedStep, ...]:
     """The steps of a plan. Raises GarbageError, and whatever the provider's own iterator raises."""
     refuse_coroutine(planned, "plan")
-    steps = tuple(PlannedStep(*islice(step, len(PlannedStep._fields))) for step in islice(planned, MAX_PLAN_STEPS + 1))
+    fields = len(PlannedStep._fields)
+    steps = tuple([PlannedStep(*islice(step, fields)) for step in islice(planned, MAX_PLAN_STEPS + 1)])
     if len(steps) > MAX_PLAN_STEPS:
         raise GarbageError("planned too many steps", f"over {MAX_PLAN_STEPS}")
-    names = [_checked(lambda step=step: _step_name(step), "planned a step that is none") for step in steps]  # type: ignore[misc] # a default binds the loop's variable
+    names = _checked(lambda: [_step_name(step) for step in steps], "planned a step that is none")
     if len(set(names)) != len(names):
         raise GarbageError("planned two steps of one name", str(names[:20]))
     return steps
@@ -184,8 +185,9 @@ def _step_name(step: Any) -> str:
         raise GarbageError("planned a step without name or weight", words(name, MAX_NAME_CHARACTERS))
     if not isinstance(step.make, Make) or not isinstance(step.pivot, bool):
         raise GarbageError("planned a step that is neither ENSURE nor ABSENT", name)
-    labels = _few(step.piece.mints, MAX_SECRETS, "planned a step that mints too many secrets")
-    if isinstance(step.piece.mints, str) or not all(_is_name(label) for label in labels):
+    mints = step.piece.mints
+    labels = _few(mints, MAX_SECRETS, "planned a step that mints too many secrets")
+    if isinstance(mints, str) or not all(map(_is_name, labels)):
         raise GarbageError("planned a step that mints secrets without names", name)
     return str(name)
 

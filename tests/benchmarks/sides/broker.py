@@ -13,6 +13,7 @@ from purveyor_server.app.commands import StopSignals
 from purveyor_server.app.parts import Broker
 from purveyor_server.config.settings import Settings
 from purveyor_server.config.sources import load
+from purveyor_server.kit.collector import calm
 from purveyor_server.telemetry import logs
 from tests.benchmarks.sides.held import HeldProvider, QuickProvider
 
@@ -23,6 +24,7 @@ async def serve(settings: Settings) -> None:
     stopping.listen(asyncio.get_running_loop())
     broker = Broker(settings, factories={"held": HeldProvider, "quick": QuickProvider})
     await broker.start()
+    calm()
     await stopping.wait()
     await broker.stop()
 

@@ -17,6 +17,7 @@ import structlog
 from purveyor_server.domain.model import Operation
 from purveyor_server.domain.states import OperationState, StepState
 from purveyor_server.engine.settings import EngineSettings
+from purveyor_server.kit.collector import calm
 from purveyor_server.store.contract import Commit
 from tests.engine.bench import Bench
 
@@ -83,6 +84,7 @@ async def main(folder: Path, count: int, at_once: int) -> None:
     """Measure and print."""
     bench, ends = Bench(folder, EngineSettings(running=at_once, per_provider=at_once, per_tenant=at_once)), Ends()
     await bench.open()
+    calm()  # as `purveyor serve` does
     bench.store.subscribe(ends.on_commit)
     await rate(bench, ends, WARM_UP, at_once, "warm")
     print(at_once, await rate(bench, ends, count, at_once, "timed"), flush=True)

@@ -106,8 +106,30 @@ def binding_row(record: Binding, body: bytes) -> Row:
     )
 
 
+def indexed(record: Operation) -> Row:
+    """What of an operation may change and is in an index: while it stays, a write concerns the body alone."""
+    waiting, owner = record.waiting, record.lease_owner
+    return record.state, backlog_of(record), waiting, record.due_at, owner, record.ended_at
+
+
+def operation_change(record: Operation, body: bytes, now: int) -> Row:
+    """In the order of `change_operation`; `now` as in `operation_row`."""
+    due = _maybe(record.due_at)
+    return (
+        record.operation_id,
+        record.state,
+        backlog_of(record),
+        record.waiting,
+        due,
+        int(due is not None and due <= now),
+        record.lease_owner,
+        _maybe(record.ended_at),
+        body,
+    )
+
+
 def operation_row(record: Operation, body: bytes, now: int) -> Row:
-    """In the order of `put_operation`; `now` in microseconds decides whether it is ready."""
+    """In the order of `add_operation`; `now` in microseconds decides whether it is ready."""
     due = _maybe(record.due_at)
     request = record.request
     return (

@@ -39,7 +39,7 @@ from purveyor_server.store.operating import Copied, Facts, MetaSwap, Resealed
 from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators, resealing
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
-from purveyor_server.store.sqlite.errors import full, refusal, unavailable, unknown
+from purveyor_server.store.sqlite.errors import full, refusal, unavailable
 from purveyor_server.store.sqlite.lock import FileLock
 from purveyor_server.store.sqlite.opening import Opened, open_file, source
 from purveyor_server.store.sqlite.readers import Readers
@@ -139,14 +139,7 @@ class SqliteStore(SqliteReads):
     # Commands.
 
     async def _run(self, name: str, work: Callable[[Transaction], T], label: str = "") -> T:
-        answer = self._writer.submit(name, work, label)
-        try:
-            async with asyncio.timeout(self._settings.command_timeout.total_seconds()):
-                return await answer
-        except TimeoutError:
-            if answer.done() and not answer.cancelled():
-                raise
-            raise unknown() from None
+        return await self._writer.submit(name, work, label)
 
     async def accept(self, command: Accept) -> Decision:
         room = self._disk.check_room

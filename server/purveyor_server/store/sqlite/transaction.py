@@ -25,11 +25,9 @@ from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.rows import Row
 
 _SQL = load("commands")
-_LIVING_INSTANCE = _SQL["living_instance"]
-_DEAD_INSTANCE = _SQL["newest_dead_instance"]
+_NEWEST_INSTANCE = _SQL["newest_instance"]
 _INSTANCE_BY_UID = _SQL["instance_by_uid"]
-_LIVING_BINDING = _SQL["living_binding"]
-_DEAD_BINDING = _SQL["newest_dead_binding"]
+_NEWEST_BINDING = _SQL["newest_binding"]
 _BINDING_BY_UID = _SQL["binding_by_uid"]
 _LIVE_BINDINGS = _SQL["live_bindings"]
 _OPERATION = _SQL["operation"]
@@ -40,7 +38,9 @@ _STEPS = _SQL["steps"]
 _SECRETS_OF = _SQL["secrets_of"]
 _PUT_INSTANCE = _SQL["put_instance"]
 _PUT_BINDING = _SQL["put_binding"]
-_PUT_OPERATION = _SQL["put_operation"]
+_ADD_OPERATION = _SQL["add_operation"]
+_CHANGE_OPERATION = _SQL["change_operation"]
+_PUT_OPERATION_BODY = _SQL["put_operation_body"]
 _BLOCK = _SQL["block"]
 _UNBLOCK = _SQL["unblock"]
 _PUT_STEP = _SQL["put_step"]
@@ -54,6 +54,7 @@ _PUT_EVENT = _SQL["put_event"]
 _FREE_ALLOCATIONS = load("allocations")["free_allocations"]
 _PUT_AUDIT = _SQL["put_audit"]
 _FREEZES = _SQL["freezes"]
+FIRST = 1  # the version of a record that was just made
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ class Transaction:
 
     def instance(self, tenant: str, instance_id: str) -> Instance | None:
         """The newest incarnation."""
-        body = self._body(_LIVING_INSTANCE, tenant, instance_id) or self._body(_DEAD_INSTANCE, tenant, instance_id)
+        body = self._body(_NEWEST_INSTANCE, tenant, instance_id)
         return None if body is None else rows.decode_instance(body)
 
     def instance_by_uid(self, uid: str) -> Instance | None:
@@ -116,9 +117,7 @@ class Transaction:
 
     def binding(self, instance_uid: str, binding_id: str) -> Binding | None:
         """The newest incarnation in one incarnation of its instance."""
-        body = self._body(_LIVING_BINDING, instance_uid, binding_id) or self._body(
-            _DEAD_BINDING, instance_uid, binding_id
-        )
+        body = self._body(_NEWEST_BINDING, instance_uid, binding_id)
         return None if body is None else rows.decode_binding(body)
 
     def binding_by_uid(self, uid: str) -> Binding | None:
@@ -227,18 +226,27 @@ class Transaction:
 
     def put_operation(self, record: Operation, *, quiet: bool = False) -> None:
         """Insert or replace an operation; keeps counters, blocks and readiness; an event unless `quiet`."""
-        key = record.operation_id
-        before = self._before[key] if key in self._before else self.operation(key)
-        body = rows.encode(record)
-        row = rows.operation_row(record, body, self.now_micros)
-        self.execute(_PUT_OPERATION, row)
+        before, body = self._operation_before(record), rows.encode(record)
+        if before is None:
+            self.execute(_ADD_OPERATION, rows.operation_row(record, body, self.now_micros))
+        elif rows.indexed(before) == rows.indexed(record):
+            self.execute(_PUT_OPERATION_BODY, (record.operation_id, body))
+        else:
+            self.execute(_CHANGE_OPERATION, rows.operation_change(record, body, self.now_micros))
         self._count(before, record)
         self._put_blocks(before, record)
-        self._before[key] = record
+        self._before[record.operation_id] = record
         self._operations.append(record)
         self.due = self.due or bool(record.due_at is not None and record.due_at <= self.now)
         if not quiet:
             self._events.append(rows.operation_event(record, body, self.now_micros))
+
+    def _operation_before(self, record: Operation) -> Operation | None:
+        """What the row holds now; the first version of a record has none, and its insert fails when that is not true."""
+        if record.version == FIRST:
+            return None
+        key = record.operation_id
+        return self._before[key] if key in self._before else self.operation(key)
 
     def put_step(self, step: Step) -> None:
         """Insert or replace a line of the journal."""

@@ -113,7 +113,8 @@ class Writer:
         self._ledger = source.ledger(connection)
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._open: deque[float] = deque()  # when each command came that is not answered; touched on the loop only
+        self._open: deque[tuple[float, asyncio.Future[Any]]] = deque()  # unanswered, with their times; the loop's own
+        self._patience: asyncio.TimerHandle | None = None
         self._closing = False
         self._ended = asyncio.Event()
         self._faults = FaultLog()
@@ -132,7 +133,7 @@ class Writer:
     @property
     def lag(self) -> float:
         """Seconds that the oldest unanswered command has waited."""
-        return self._loop.time() - self._open[0] if self._open else 0.0
+        return self._loop.time() - self._open[0][0] if self._open else 0.0
 
     def start(self) -> None:
         """Begin to serve."""
@@ -146,8 +147,10 @@ class Writer:
         answer: asyncio.Future[T] = self._loop.create_future()
         item = Item((point, f"{point}.{label}") if label else (point,), work, answer)
         item.hit("before")
-        self._open.append(self._loop.time())
+        self._open.append((self._loop.time(), answer))
         self._queue.put(item)
+        if self._patience is None:
+            self._be_patient()
         return answer
 
     async def close(self) -> None:
@@ -157,8 +160,26 @@ class Writer:
             self._queue.put(None)
         async with asyncio.timeout(self._settings.close_timeout.total_seconds()):
             await self._ended.wait()
+        if self._patience is not None:
+            self._patience.cancel()
 
     # On the loop.
+
+    def _be_patient(self) -> None:
+        """One timer for all commands, for the oldest whose caller still waits: one for each cost more than its command."""
+        limit = self._settings.command_timeout.total_seconds()
+        oldest = next((came for came, answer in self._open if not answer.done()), None)
+        self._patience = None if oldest is None else self._loop.call_at(oldest + limit, self._give_up)
+
+    def _give_up(self) -> None:
+        """Tell who has waited too long that the outcome is not known."""
+        overdue = self._loop.time() - self._settings.command_timeout.total_seconds()
+        for came, answer in self._open:
+            if came > overdue:
+                break
+            if not answer.done():
+                answer.set_exception(unknown())
+        self._be_patient()
 
     def _deliver(self, result: Result) -> None:
         for item, value, error in result.answers:

@@ -1,19 +1,19 @@
 -- What commands read and write inside their transaction.
 
--- name: living_instance
-SELECT body FROM instances WHERE tenant = ? AND instance_id = ? AND state <> 'DELETED';
-
--- name: newest_dead_instance
-SELECT body FROM instances WHERE tenant = ? AND instance_id = ? AND state = 'DELETED' ORDER BY seq DESC LIMIT 1;
+-- One statement: the living one, else the newest tombstone.
+-- name: newest_instance
+SELECT coalesce(
+    (SELECT body FROM instances WHERE tenant = ?1 AND instance_id = ?2 AND state <> 'DELETED'),
+    (SELECT body FROM instances WHERE tenant = ?1 AND instance_id = ?2 AND state = 'DELETED' ORDER BY seq DESC LIMIT 1));
 
 -- name: instance_by_uid
 SELECT body FROM instances WHERE uid = ?;
 
--- name: living_binding
-SELECT body FROM bindings WHERE instance_uid = ? AND binding_id = ? AND state <> 'DELETED';
-
--- name: newest_dead_binding
-SELECT body FROM bindings WHERE instance_uid = ? AND binding_id = ? AND state = 'DELETED' ORDER BY seq DESC LIMIT 1;
+-- name: newest_binding
+SELECT coalesce(
+    (SELECT body FROM bindings WHERE instance_uid = ?1 AND binding_id = ?2 AND state <> 'DELETED'),
+    (SELECT body FROM bindings WHERE instance_uid = ?1 AND binding_id = ?2 AND state = 'DELETED'
+        ORDER BY seq DESC LIMIT 1));
 
 -- name: binding_by_uid
 SELECT body FROM bindings WHERE uid = ?;
@@ -59,14 +59,19 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, last_operation = excluded.last_operation,
     updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, body = excluded.body;
 
--- name: put_operation
+-- name: add_operation
 INSERT INTO operations (operation_id, tenant, instance_id, instance_uid, binding_id, subject, verb, state, backlog,
     provider, waiting, due_at, ready, lease_owner, request_principal, request_method, request_id, origin,
     created_at, ended_at, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (operation_id) DO UPDATE SET state = excluded.state, backlog = excluded.backlog,
-    waiting = excluded.waiting, due_at = excluded.due_at, ready = excluded.ready,
-    lease_owner = excluded.lease_owner, ended_at = excluded.ended_at, body = excluded.body;
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: change_operation
+UPDATE operations SET state = ?2, backlog = ?3, waiting = ?4, due_at = ?5, ready = ?6, lease_owner = ?7, ended_at = ?8,
+    body = ?9
+WHERE operation_id = ?1;
+
+-- name: put_operation_body
+UPDATE operations SET body = ?2 WHERE operation_id = ?1;
 
 -- name: block
 INSERT OR IGNORE INTO operation_blocks (blocker, blocked) VALUES (?, ?);
