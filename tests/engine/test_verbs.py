@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from purveyor_server.domain.model import EventKind
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
-from purveyor_server.providers.contract import NotYet
+from purveyor_server.providers.contract import NotYet, Outputs, PlannedStep, Work
 from tests.engine.bench import bench
 
 
@@ -34,7 +35,12 @@ async def test_the_provider_is_asked_for_its_plan_once_per_outputs(tmp_path: Pat
     async with bench(tmp_path) as b:
         asked: list[frozenset[str]] = []
         plan = b.provider.plan
-        b.provider.plan = lambda work, done: asked.append(frozenset(done)) or plan(work, done)  # type: ignore[method-assign, func-returns-value]
+
+        def counted(work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:
+            asked.append(frozenset(done))
+            return plan(work, done)
+
+        b.provider.plan = counted  # type: ignore[method-assign]
         await b.ended(await b.provision())
 
     assert asked == [set(), {"role"}, {"role", "space"}, {"role", "space", "grant"}]

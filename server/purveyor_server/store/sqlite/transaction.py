@@ -242,11 +242,11 @@ class Transaction:
             self._events.append(rows.operation_event(record, body, self.now_micros))
 
     def _operation_before(self, record: Operation) -> Operation | None:
-        """What the row holds now; the first version of a record has none, and its insert fails when that is not true."""
-        if record.version == FIRST:
-            return None
+        """What the row holds now; a first version that was not read has none, and its insert fails when that is not so."""
         key = record.operation_id
-        return self._before[key] if key in self._before else self.operation(key)
+        if key in self._before:
+            return self._before[key]
+        return None if record.version == FIRST else self.operation(key)
 
     def put_step(self, step: Step) -> None:
         """Insert or replace a line of the journal."""
