@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
+from purveyor_server.domain import principal
 from purveyor_server.domain.catalog import Catalog, Plan, PlanLimits, PlanSchemas, Service
 from purveyor_server.domain.model import Binding, Instance, Operation, ProviderRef, Settings
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb
 from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.contract import Caller
-from purveyor_server.lifecycle.door import EVERY_ROLE
 from purveyor_server.providers.contract import Ability, Work
 from purveyor_server.store.contract import Backlog, Situation
 
@@ -18,7 +20,14 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TENANT = "acme"
 INSTANCE = "orders"
 BINDING = "app"
-LOCAL = Caller("local", None, EVERY_ROLE)
+LOCAL = Caller(principal.LOCAL)
+
+
+def somebody(**changes: Any) -> Caller:
+    """A caller like `local`, but for `changes` of its principal."""
+    return Caller(replace(principal.LOCAL, **changes))
+
+
 REF = ProviderRef("pg", "scripted")
 
 SIZE_SCHEMA = {

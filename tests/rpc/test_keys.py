@@ -15,6 +15,7 @@ from purveyor.admin import AdminClient
 from purveyor.errors import FailedPreconditionError, InvalidRequestError
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import SealedSecret
+from purveyor_server.domain.principal import Principal
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
 from purveyor_server.lifecycle.admin.keys import BATCH, retire_key, rotate_keys
 from purveyor_server.lifecycle.contract import Caller
@@ -27,7 +28,7 @@ from purveyor_server.store.operating import Resealed
 from tests.rpc.whole import Whole, whole_broker
 
 TENANT, ACT = "t", Act(reason="yearly")
-OPERATOR = Caller("op", None, frozenset({"OPERATOR"}))
+OPERATOR = Caller(Principal(subject="op", roles=frozenset({"OPERATOR"}), tenants=None))
 MANY = 2 * BATCH + 10
 
 
@@ -235,7 +236,7 @@ async def test_keys_that_cannot_be_right_are_refused(broker: Whole, admin: Admin
 
 
 async def test_consumers_may_not(broker: Whole) -> None:
-    consumer = Caller("app", frozenset({TENANT}), frozenset({"CONSUMER", "VIEWER"}))
+    consumer = Caller(Principal(subject="app", roles=frozenset({"CONSUMER", "VIEWER"}), tenants=frozenset({TENANT})))
     for call in (
         anext(aiter(rotate_keys(broker.admin_parts, consumer, ACT))),
         retire_key(broker.admin_parts, consumer, "k1", ACT),

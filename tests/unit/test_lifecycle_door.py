@@ -16,16 +16,17 @@ from purveyor.v1 import admin_service_pb2, broker_service_pb2, options_pb2
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.etags import etag_of
 from purveyor_server.domain.model import Identity, MaintenanceInfo
+from purveyor_server.domain.principal import EVERY_ROLE
 from purveyor_server.domain.states import BindingState, OperationState
 from purveyor_server.lifecycle.contract import Listing
-from purveyor_server.lifecycle.door import EVERY_ROLE, ROLES, Action
+from purveyor_server.lifecycle.door import ROLES, Action
 from purveyor_server.providers.registry import ProviderMissingError
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation
 from tests.fakes.broker import CREDENTIALS, Broker, bind, deprovision, open_broker, provision, unbind, update
-from tests.fakes.situations import INSTANCE, LOCAL, TENANT, catalog, plan
+from tests.fakes.situations import INSTANCE, LOCAL, TENANT, catalog, plan, somebody
 
-OTHER = replace(LOCAL, subject="other", tenants=frozenset({"others"}))
-VIEWER = replace(LOCAL, subject="viewer", roles=frozenset({"VIEWER"}))
+OTHER = somebody(subject="other", tenants=frozenset({"others"}))
+VIEWER = somebody(subject="viewer", roles=frozenset({"VIEWER"}))
 
 
 @pytest.fixture
@@ -86,7 +87,8 @@ async def test_another_tenant_cannot_tell_what_exists(lab: Broker) -> None:
         await reason(lab.door.deprovision(OTHER, deprovision(name))) for name in (INSTANCE, "nothing-here")
     ]
     assert {(error.reason, error.message) for error in found} == {
-        (Reason.PERMISSION_DENIED, f"not allowed in tenant {TENANT!r}")
+        (Reason.PERMISSION_DENIED, f"GetInstance needs the role VIEWER in the tenant {TENANT!r}"),
+        (Reason.PERMISSION_DENIED, f"Deprovision needs the role CONSUMER in the tenant {TENANT!r}"),
     }
     listed = await lab.door.list_operations(LOCAL, Listing(tenant=TENANT))
     known = listed.items[0].operation.operation_id
@@ -95,7 +97,7 @@ async def test_another_tenant_cannot_tell_what_exists(lab: Broker) -> None:
 
 
 async def test_speaking_for_somebody_needs_a_platform(lab: Broker) -> None:
-    plain = replace(LOCAL, roles=EVERY_ROLE - {"PLATFORM"})
+    plain = somebody(roles=EVERY_ROLE - {"PLATFORM"})
     sent = provision(originating_identity=Identity("cloudfoundry", {"user_id": "u"}))
     assert (await reason(lab.door.provision(plain, sent))).reason is Reason.PERMISSION_DENIED
     made = await lab.door.provision(LOCAL, sent)
@@ -254,13 +256,13 @@ async def test_credentials_live_with_the_active_binding(lab: Broker) -> None:
 
 async def test_credentials_are_for_the_creator_and_for_readers(lab: Broker) -> None:
     await bound(lab)
-    consumer = replace(LOCAL, subject="colleague", roles=frozenset({"CONSUMER", "VIEWER"}))
+    consumer = somebody(subject="colleague", roles=frozenset({"CONSUMER", "VIEWER"}))
     assert (
         await reason(lab.door.get_credentials(consumer, TENANT, INSTANCE, "app"))
     ).reason is Reason.PERMISSION_DENIED
     again = await lab.door.bind(consumer, bind())
     assert (again.replayed, again.credentials) == (True, None)
-    creator = replace(consumer, subject="local")
+    creator = somebody(roles=frozenset({"CONSUMER", "VIEWER"}))
     assert await lab.door.get_credentials(creator, TENANT, INSTANCE, "app") == CREDENTIALS
 
 

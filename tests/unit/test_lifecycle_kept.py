@@ -8,14 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Instance, Operation
 from purveyor_server.lifecycle.kept import LARGEST, SECONDS, Kept
 from purveyor_server.store.contract import Commit
 from tests.fakes.broker import Broker, deprovision, open_broker, provision, update
-from tests.fakes.situations import INSTANCE, LOCAL, TENANT
+from tests.fakes.situations import INSTANCE, LOCAL, TENANT, somebody
 
 KEY = ("acme", "orders")
 
@@ -95,7 +94,7 @@ async def test_what_is_kept_is_behind_the_door_like_everything(lab: Broker) -> N
     encode = Counted()
     await lab.door.view_instance(LOCAL, TENANT, INSTANCE, encode)
 
-    for caller in (replace(LOCAL, tenants=frozenset({"others"})), replace(LOCAL, roles=frozenset())):
+    for caller in (somebody(tenants=frozenset({"others"})), somebody(roles=frozenset())):
         with pytest.raises(PurveyorError) as refused:
             await lab.door.view_instance(caller, TENANT, INSTANCE, encode)
         assert refused.value.reason is Reason.PERMISSION_DENIED

@@ -48,7 +48,7 @@ class BindAsk(msgspec.Struct, frozen=True, kw_only=True):
 async def bind(parts: Parts, caller: Caller, request: Bind) -> Outcome:
     """Make a binding; see `Lifecycle.bind`."""
     scope = parts.door.enter(caller, Action.BIND, request.tenant)
-    parts.door.check_behalf(caller, Action.BIND, request.originating_identity)
+    parts.door.check_behalf(caller, Action.BIND, request.tenant, request.originating_identity)
     check_bind(request, parts.settings)
     if not request.binding_id:
         request = msgspec.structs.replace(request, binding_id=new_id())

@@ -13,18 +13,39 @@ from typing import Any, NamedTuple
 import msgspec
 
 from purveyor_server.domain.model import Binding, EventKind, Identity, Instance, Json, MaintenanceInfo, Operation, Step
+from purveyor_server.domain.principal import NONE, Principal, Role
 
 ZERO = timedelta(0)
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls: subject, tenants it may touch (None = all), roles, and the id of this call. Until identity exists: `local`."""
+    """Who calls, from where, and the id of this call. `only` narrows it to one tenant, whatever else it may touch."""
 
-    subject: str
-    tenants: frozenset[str] | None
-    roles: frozenset[str]
+    principal: Principal
     call_id: str = ""
     deadline: timedelta | None = None  # time left for the whole call
+    origin: str = ""  # the other end of the connection, as far as it is known
+    only: str = ""
+
+    @property
+    def subject(self) -> str:
+        """The principal's name: what records and request ids hang on."""
+        return self.principal.subject
+
+    def roles_in(self, tenant: str) -> frozenset[str]:
+        """Every role that is held in one tenant."""
+        return self.principal.roles_in(tenant) if self.only in {"", tenant} else NONE
+
+    def tenants_with(self, needed: frozenset[str]) -> frozenset[str] | None:
+        """Where one of `needed` is held; None for every tenant."""
+        if not self.only:
+            return self.principal.tenants_with(needed)
+        return NONE if self.roles_in(self.only).isdisjoint(needed) else frozenset({self.only})
+
+    @property
+    def operates(self) -> bool:
+        """Whether what is written for operators may be shown."""
+        return self.principal.holds(Role.OPERATOR)
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):

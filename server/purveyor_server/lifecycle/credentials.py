@@ -11,9 +11,10 @@ import structlog
 
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource
 from purveyor_server.domain.model import Binding, Json
+from purveyor_server.domain.principal import Role
 from purveyor_server.domain.states import BindingState
 from purveyor_server.lifecycle.contract import Caller, Outcome
-from purveyor_server.lifecycle.door import Action, Role, denied
+from purveyor_server.lifecycle.door import Action, denied
 from purveyor_server.lifecycle.reads import live_binding
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.security.sealing import SealError
@@ -30,7 +31,7 @@ async def get_credentials(
     scope = parts.door.enter(caller, Action.GET_CREDENTIALS, tenant)
     binding = await live_binding(parts, scope, tenant, instance_id, binding_id)
     if not may_read(caller, binding):
-        raise denied(Action.GET_CREDENTIALS, Role.CREDENTIALS_READER)
+        raise denied(Action.GET_CREDENTIALS, Role.CREDENTIALS_READER, tenant=tenant)
     if binding.state is not BindingState.ACTIVE:
         raise not_available(binding, f"it is {binding.state}")
     # Noted before they are opened: nobody has credentials of which the log does not know.
@@ -43,7 +44,8 @@ async def get_credentials(
 
 def may_read(caller: Caller, binding: Binding) -> bool:
     """Readers of credentials may, and the creator of the binding."""
-    return Role.CREDENTIALS_READER in caller.roles or (bool(binding.creator) and binding.creator == caller.subject)
+    reads = Role.CREDENTIALS_READER in caller.roles_in(binding.tenant)
+    return reads or (bool(binding.creator) and binding.creator == caller.subject)
 
 
 async def with_credentials(parts: Parts, caller: Caller, scope: Scope, outcome: Outcome) -> Outcome:

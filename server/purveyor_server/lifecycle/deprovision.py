@@ -43,7 +43,7 @@ class DeprovisionAsk(msgspec.Struct, frozen=True, kw_only=True):
 async def deprovision(parts: Parts, caller: Caller, request: Deprovision) -> Outcome:
     """Give an instance back; see `Lifecycle.deprovision`."""
     scope = parts.door.enter(caller, Action.DEPROVISION, request.tenant)
-    parts.door.check_behalf(caller, Action.DEPROVISION, request.originating_identity)
+    parts.door.check_behalf(caller, Action.DEPROVISION, request.tenant, request.originating_identity)
     check_write(request)
     check_id(request.instance_id, "instance_id")
     order = Order(

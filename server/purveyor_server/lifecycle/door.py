@@ -16,25 +16,12 @@ import structlog
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Identity
 from purveyor_server.domain.names import check_tenant
+from purveyor_server.domain.principal import Role
 from purveyor_server.lifecycle.contract import Caller, Write
 from purveyor_server.store.contract import Decision, Scope
 
 _log = structlog.get_logger(__name__)
 DRAIN_RETRY = 1.0  # seconds
-
-
-class Role(StrEnum):
-    """What a caller may be; no role implies another."""
-
-    VIEWER = "VIEWER"
-    CONSUMER = "CONSUMER"
-    CREDENTIALS_READER = "CREDENTIALS_READER"
-    PLATFORM = "PLATFORM"
-    OPERATOR = "OPERATOR"
-    ADMIN = "ADMIN"
-
-
-EVERY_ROLE = frozenset(str(role) for role in Role)
 
 
 class Action(StrEnum):
@@ -129,30 +116,26 @@ class Door:
         """
         if self._draining and action in WRITES:
             raise PurveyorError(Reason.DRAINING, "the server is stopping", retry_after=DRAIN_RETRY)
-        if caller.roles.isdisjoint(ROLES[action]):
-            raise denied(action, " or ".join(sorted(ROLES[action])))
+        needed = ROLES[action]
         if not tenant and action in OPERATION_ACTIONS:
-            return Scope(caller.tenants)
+            tenants = caller.tenants_with(needed)
+            if tenants is not None and not tenants:
+                raise denied(action, *needed, tenant=caller.only)
+            return Scope(tenants)
         check_tenant(tenant)
-        if caller.tenants is not None and tenant not in caller.tenants:
-            raise PurveyorError(
-                Reason.PERMISSION_DENIED, f"not allowed in tenant {tenant!r}", metadata={"tenant": tenant}
-            )
+        if caller.roles_in(tenant).isdisjoint(needed):
+            raise denied(action, *needed, tenant=tenant)
         return Scope(frozenset({tenant}))
 
     def enter_operator(self, caller: Caller, action: Action) -> None:
         """Let an operator in, whose scope is every tenant. Raises PERMISSION_DENIED."""
-        if caller.roles.isdisjoint(ROLES[action]):
-            raise denied(action, " or ".join(sorted(ROLES[action])))
-        if caller.tenants is not None:
-            raise PurveyorError(
-                Reason.PERMISSION_DENIED, f"{action} needs every tenant", metadata={"method": str(action)}
-            )
+        if not any(caller.principal.holds(role) for role in ROLES[action]):
+            raise denied(action, *ROLES[action])
 
-    def check_behalf(self, caller: Caller, action: Action, identity: Identity | None) -> None:
-        """Raise PERMISSION_DENIED when a caller speaks for somebody else without being a platform."""
-        if identity is not None and Role.PLATFORM not in caller.roles:
-            raise denied(action, Role.PLATFORM)
+    def check_behalf(self, caller: Caller, action: Action, tenant: str, identity: Identity | None) -> None:
+        """Raise PERMISSION_DENIED when a caller speaks for somebody else without being a platform in that tenant."""
+        if identity is not None and Role.PLATFORM not in caller.roles_in(tenant):
+            raise denied(action, Role.PLATFORM, tenant=tenant)
 
     def note(self, caller: Caller, action: Action, tenant: str, **fields: str | bool) -> None:
         """Log one use-case: who, what, where, and how it went."""
@@ -181,8 +164,9 @@ OPERATION_ACTIONS = frozenset(
 )
 
 
-def denied(action: Action, role: str) -> PurveyorError:
-    """PERMISSION_DENIED for want of a role."""
-    return PurveyorError(
-        Reason.PERMISSION_DENIED, f"{action} needs the role {role}", metadata={"method": str(action), "role": role}
-    )
+def denied(action: Action, *roles: str, tenant: str = "") -> PurveyorError:
+    """PERMISSION_DENIED for want of one of `roles`: the same whether or not the tenant, or anything in it, exists."""
+    needed = " or ".join(sorted(roles))
+    where = {"tenant": tenant} if tenant else {}
+    text = f"{action} needs the role {needed}" + (f" in the tenant {tenant!r}" if tenant else " in every tenant")
+    return PurveyorError(Reason.PERMISSION_DENIED, text, metadata={"method": str(action), "role": needed, **where})

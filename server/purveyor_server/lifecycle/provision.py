@@ -46,7 +46,7 @@ class ProvisionAsk(msgspec.Struct, frozen=True, kw_only=True):
 async def provision(parts: Parts, caller: Caller, request: Provision) -> Outcome:
     """Make an instance; see `Lifecycle.provision`."""
     scope = parts.door.enter(caller, Action.PROVISION, request.tenant)
-    parts.door.check_behalf(caller, Action.PROVISION, request.originating_identity)
+    parts.door.check_behalf(caller, Action.PROVISION, request.tenant, request.originating_identity)
     check_provision(request)
     if not request.instance_id:
         request = msgspec.structs.replace(request, instance_id=new_id())

@@ -49,7 +49,7 @@ class Removal(msgspec.Struct, frozen=True):
 async def unbind(parts: Parts, caller: Caller, request: Unbind) -> Outcome:
     """Revoke a binding; see `Lifecycle.unbind`."""
     scope = parts.door.enter(caller, Action.UNBIND, request.tenant)
-    parts.door.check_behalf(caller, Action.UNBIND, request.originating_identity)
+    parts.door.check_behalf(caller, Action.UNBIND, request.tenant, request.originating_identity)
     check_write(request)
     check_id(request.instance_id, "instance_id")
     check_id(request.binding_id, "binding_id")

@@ -65,7 +65,7 @@ class UpdateAsk(msgspec.Struct, frozen=True, kw_only=True):
 async def update(parts: Parts, caller: Caller, request: Update) -> Outcome:
     """Change an instance; see `Lifecycle.update`."""
     scope = parts.door.enter(caller, Action.UPDATE, request.tenant)
-    parts.door.check_behalf(caller, Action.UPDATE, request.originating_identity)
+    parts.door.check_behalf(caller, Action.UPDATE, request.tenant, request.originating_identity)
     check_update(request)
     order = Order(
         operation_id=new_id(),

@@ -19,8 +19,8 @@ from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import broker_service_pb2_grpc, operation_pb2
 from purveyor_server.domain.model import Binding, Instance, Operation
 from purveyor_server.domain.names import check_tenant
+from purveyor_server.domain.principal import Role
 from purveyor_server.lifecycle.contract import ZERO, Caller, OperationDetails, Outcome
-from purveyor_server.lifecycle.door import Role
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import requests
 from purveyor_server.rpc.convert.binding import encode_binding, encode_credentials
@@ -69,7 +69,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         self, request: pb.GetInstanceRequest, context: Any
     ) -> bytes:
         caller = current_caller()
-        encode = _view_for_operator if Role.OPERATOR in caller.roles else _view
+        encode = _view_for_operator if caller.operates else _view
         return await self._use_cases.view_instance(
             caller, request.tenant, request.instance_id, encode, show_deleted=request.show_deleted
         )
@@ -111,7 +111,11 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         caller = current_caller()
         named = (request.tenant, request.instance_id, request.binding_id)
         values = await self._use_cases.get_credentials(caller, *named)
-        binding = await self._use_cases.get_binding(caller, *named) if Role.VIEWER in caller.roles else None
+        binding = (
+            await self._use_cases.get_binding(caller, *named)
+            if Role.VIEWER in caller.roles_in(request.tenant)
+            else None
+        )
         encoded = None if binding is None else encode_binding(binding)
         return pb.GetCredentialsResponse(credentials=encode_credentials(values), binding=encoded)
 
@@ -185,7 +189,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         self, caller: Caller, records: Sequence[Instance | Binding]
     ) -> dict[str, operation_pb2.Operation]:
         newest = await self._use_cases.newest_operations(caller, records)
-        for_operator = Role.OPERATOR in caller.roles
+        for_operator = caller.operates
         return {name: encode_operation(operation, for_operator=for_operator) for name, operation in newest.items()}
 
     def _bounded(self, answer: Answer) -> Answer:
@@ -206,18 +210,17 @@ def _view_for_operator(instance: Instance, last: Operation | None) -> bytes:
 
 def _of_tenant(tenant: str) -> Caller:
     """The caller, narrowed to the tenant that the request names: an operation of another tenant is not found."""
-    caller = current_caller()
-    return replace(caller, tenants=frozenset({check_tenant(tenant)}) & (caller.tenants or frozenset({tenant})))
+    return replace(current_caller(), only=check_tenant(tenant))
 
 
 def _details(caller: Caller, details: OperationDetails) -> operation_pb2.Operation:
-    return encode_operation(details.operation, details.steps, for_operator=Role.OPERATOR in caller.roles)
+    return encode_operation(details.operation, details.steps, for_operator=caller.operates)
 
 
 def _encoded(caller: Caller, operation: Operation | None, planned: tuple[str, ...]) -> operation_pb2.Operation | None:
     if operation is None:
         return None
-    return encode_operation(operation, planned=planned, for_operator=Role.OPERATOR in caller.roles)
+    return encode_operation(operation, planned=planned, for_operator=caller.operates)
 
 
 def _outcome(caller: Caller, outcome: Outcome) -> tuple[dict[str, Any], operation_pb2.Operation | None]:

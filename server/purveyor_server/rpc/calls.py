@@ -15,12 +15,11 @@ from typing import Any
 import structlog
 
 from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.domain.principal import LOCAL
 from purveyor_server.lifecycle.contract import Caller
-from purveyor_server.lifecycle.door import EVERY_ROLE
 from purveyor_server.rpc.methods import Kind, Method
 from purveyor_server.security.tls import PeerCertificate
 
-LOCAL = "local"
 _log = structlog.get_logger(__name__)
 
 
@@ -28,7 +27,7 @@ class Call:
     """A call and its bounds. `ends` is a time of the event loop in seconds, None when nothing but the client ends it."""
 
     __slots__ = (
-        "code", "context", "ends", "farewell", "interrupted", "kind", "method", "peer", "request", "request_id", "scope", "stalled", "subject",
+        "code", "context", "ends", "farewell", "interrupted", "kind", "method", "peer", "principal", "request", "request_id", "scope", "stalled",
         "write_seconds",
     )  # fmt: skip
 
@@ -39,7 +38,7 @@ class Call:
         self.write_seconds = write_seconds
         self.kind: Kind = method.kind
         self.request_id = ""
-        self.subject = LOCAL
+        self.principal = LOCAL
         self.peer: PeerCertificate | None = None  # set where a listener asks for client certificates
         self.code = "OK"
         self.ends: float | None = None
@@ -47,6 +46,12 @@ class Call:
         self.stalled = False
         self.scope: asyncio.Timeout | None = None
         self.interrupted: PurveyorError | None = None
+
+    @property
+    def origin(self) -> str:
+        """The other end of the connection, as the core names it: `ipv4:127.0.0.1:4711`, `unix:`."""
+        peer: str = self.context.peer()
+        return peer
 
     def interrupt(self, error: PurveyorError) -> None:
         """End the handler with `error`, if it runs and was not interrupted before."""
@@ -88,9 +93,9 @@ def current_call() -> Call:
 
 
 def current_caller() -> Caller:
-    """Who calls, as the use-cases want it: until identity exists, the one principal `local` with every role."""
+    """Who calls, as the use-cases want it."""
     call = CURRENT.get()
     left = None
     if call.ends is not None:
         left = timedelta(seconds=max(0.0, call.ends - asyncio.get_running_loop().time()))
-    return Caller(subject=call.subject, tenants=None, roles=EVERY_ROLE, call_id=call.request_id, deadline=left)
+    return Caller(call.principal, call.request_id, left, call.origin)

@@ -69,8 +69,8 @@ class Limits:
         if call.method.wait_cap is not None and call.request.HasField("wait"):
             call.kind = Kind.WAIT
         lane = self.lanes[call.kind]
-        lane.take(call.subject)
+        lane.take(call.principal.subject)
         try:
             return await proceed(call)
         finally:
-            lane.give(call.subject)
+            lane.give(call.principal.subject)
