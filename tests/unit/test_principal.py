@@ -26,14 +26,14 @@ def test_roles_in_a_tenant(tenant: str, roles: frozenset[str]) -> None:
     [(VIEWER, {"a", "b"}), (CONSUMER, {"b", "c"}), (VIEWER | CONSUMER, {"a", "b", "c"}), (OPERATOR, set())],
 )
 def test_tenants_with_a_role(needed: frozenset[str], tenants: set[str]) -> None:
-    assert WORKER.tenants_with(needed) == tenants
-    assert Caller(WORKER).tenants_with(needed) == tenants
-    assert Caller(WORKER, only="a").tenants_with(needed) == tenants & {"a"}
+    assert WORKER.tenants_with(needed) == frozenset(tenants)
+    assert Caller(WORKER).tenants_with(needed) == frozenset(tenants)
+    assert Caller(WORKER, only="a").tenants_with(needed) == frozenset(tenants) & {"a"}
 
 
 def test_every_tenant_is_none_and_nothing_is_empty() -> None:
     assert LOCAL.tenants_with(OPERATOR) is None
-    assert Caller(LOCAL, only="a").tenants_with(OPERATOR) == {"a"}
+    assert Caller(LOCAL, only="a").tenants_with(OPERATOR) == frozenset({"a"})
     assert Principal(subject="nobody").tenants_with(VIEWER) == NONE
     assert Principal(subject="nobody", roles=VIEWER).roles_in("a") == NONE
 
