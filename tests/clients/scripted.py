@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
@@ -125,7 +125,7 @@ def failure(reason: int, message: str = "the database could not be made") -> Fai
 
 class ScriptedBroker:
     """The service; `script["Provision"] = [entry, ...]`. A watch entry is a list of operations or catalogs (of
-    WatchEvents: of messages; None is a heartbeat), a Refusal last if any."""
+    WatchEvents: of messages; None is a heartbeat) or an async generator of them, a Refusal last if any."""
 
     def __init__(self) -> None:
         self.script: dict[str, list[Any]] = {"GetCatalog": [messages.GetCatalogResponse(catalog=CATALOG)]}
@@ -158,7 +158,7 @@ class ScriptedBroker:
             yield messages.WatchCatalogResponse(catalog=entry)
 
     async def _streamed(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
-        for entry in await self._answer(method, request, context):
+        async for entry in _each(await self._answer(method, request, context)):
             if isinstance(entry, Refusal):
                 await entry.abort(context)
             if entry is HANG:
@@ -171,6 +171,17 @@ class ScriptedBroker:
 
 
 HANG = object()
+
+
+async def _each(entries: Any) -> AsyncIterator[Any]:
+    """Entries of a list, or as they come."""
+    if hasattr(entries, "__aiter__"):
+        async with aclosing(entries):
+            async for entry in entries:
+                yield entry
+    else:
+        for entry in entries:
+            yield entry
 
 
 def _add_unary(name: str) -> None:

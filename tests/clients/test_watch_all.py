@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -27,58 +26,17 @@ from purveyor.cli.overview import Overview
 from purveyor.v1 import broker_service_pb2 as messages
 from purveyor.v1.error_reason_pb2 import ERROR_REASON_PROVIDER_FAILED
 from tests.clients import aside
+from tests.clients.backlog import Backlog
 from tests.clients.scripted import HANG, Refusal, ScriptedBroker, failure, operation, serving
 from tests.clients.test_cli import run, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from purveyor.v1.operation_pb2 import Operation
     from purveyor.values import OperationStatus
 
 RUN_SECONDS = 30
-UNKNOWN = Refusal(grpc.StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND")
-
-
-class Backlog:
-    """Operations of a scripted broker, which tests change; lists and streams answer by them."""
-
-    def __init__(self, broker: ScriptedBroker) -> None:
-        self.operations: dict[str, Operation] = {}
-        self.listed = asyncio.Event()
-        self.broker = broker
-        broker.script["ListOperations"] = [self._list]
-        broker.script["GetOperation"] = [self._get]
-        broker.script["WatchOperation"] = [self._watch]
-
-    def put(
-        self, name: str, state: str = "RUNNING", percent: float = 10, *, at: timedelta = timedelta(), **more: Any
-    ) -> None:
-        found = operation(state, percent, operation_id=name, instance_id=f"i-{name}", **more)
-        if found.done:
-            found.end_time.FromDatetime(datetime.now(UTC) + at)
-        self.operations[name] = found
-
-    def _list(self, request: Any) -> messages.ListOperationsResponse:
-        self.listed.set()
-        since = request.filter.partition('end_time > "')[2].rstrip('"')
-        limit = datetime.fromisoformat(since) if since else None
-        return messages.ListOperationsResponse(
-            operations=[
-                found
-                for found in self.operations.values()
-                if (found.done and found.end_time.ToDatetime(UTC) > limit if limit else not found.done)
-            ]
-        )
-
-    def _watch(self, request: Any) -> Any:
-        found = self.operations.get(request.operation_id)
-        return [found, HANG] if found else UNKNOWN
-
-    def _get(self, request: Any) -> Any:
-        found = self.operations.get(request.operation_id)
-        return messages.GetOperationResponse(operation=found) if found else UNKNOWN
 
 
 @pytest.fixture
@@ -89,7 +47,6 @@ def backlog(broker: ScriptedBroker) -> Backlog:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "INTERVAL_SECONDS", 0.05)
-    monkeypatch.setattr(overview, "MIN_GAP_SECONDS", 0.0)
 
 
 class News:
@@ -113,14 +70,15 @@ class News:
 async def watching(
     client: purveyor.Client, change: Callable[[News, Overview], Any], *, until_idle: bool = True
 ) -> tuple[News, Overview]:
-    """Run an overview while `change` changes the world."""
+    """Run an overview while `change` changes the world; with `until_idle` until it ends by itself."""
     news = News()
     made = Overview(client, news)
     running = asyncio.create_task(made.run(until_idle=until_idle))
     try:
         async with asyncio.timeout(RUN_SECONDS):
             await change(news, made)
-            await running
+            if until_idle:
+                await running
     finally:
         running.cancel()
     return news, made
@@ -146,7 +104,7 @@ async def test_new_ones_appear_and_ends_are_told_once(backlog: Backlog, client: 
 
 
 async def test_what_ended_before_is_not_told(backlog: Backlog, client: purveyor.Client) -> None:
-    backlog.put("old", "FAILED", 1, at=timedelta(hours=1))  # by a clock that is ahead
+    backlog.put("old", "FAILED", 1)
 
     async def change(_: News, __: Overview) -> None:
         pass
@@ -156,26 +114,159 @@ async def test_what_ended_before_is_not_told(backlog: Backlog, client: purveyor.
     assert (news.told, made.ended) == ([], 0)
 
 
-async def test_an_end_by_a_clock_that_is_behind_is_asked_for(backlog: Backlog, client: purveyor.Client) -> None:
+async def test_the_list_is_not_asked_for_while_streams_do(backlog: Backlog, client: purveyor.Client) -> None:
     backlog.put("a")
 
     async def change(news: News, _: Overview) -> None:
         await news.until("a RUNNING 10")
-        backlog.put("a", "CANCELLED", 10, at=timedelta(hours=-1))
+        backlog.put("b")
+        await news.until("b RUNNING 10")
+        backlog.put("a", "SUCCEEDED", 100)
+        backlog.put("b", "SUCCEEDED", 100)
 
-    news, _ = await watching(client, change)
-    assert news.told[-1] == "a CANCELLED 10"
+    await watching(client, change)
+    assert not backlog.broker.seen["ListOperations"]
 
 
-async def test_a_purged_one_is_dropped(backlog: Backlog, client: purveyor.Client) -> None:
+async def test_an_end_that_the_log_no_longer_has_is_asked_for(backlog: Backlog, client: purveyor.Client) -> None:
     backlog.put("a")
+    backlog.put("b")
+    backlog.put("c")
 
     async def change(news: News, _: Overview) -> None:
-        await news.until("a RUNNING 10")
-        del backlog.operations["a"]
+        await news.until("c RUNNING 10")
+        backlog.operations["a"] = operation("CANCELLED", 10, operation_id="a")
+        del backlog.operations["b"]  # purged
+        backlog.log.append(backlog.log[-1])
+        backlog.forget()
+        await news.until("a CANCELLED 10")
+        backlog.put("d")
+        await news.until("d RUNNING 10")
+        backlog.put("c", "SUCCEEDED", 100)
+        backlog.put("d", "SUCCEEDED", 100)
 
     news, made = await watching(client, change)
-    assert (news.told, made.live, made.failed) == (["a RUNNING 10"], {}, [])
+    assert sorted(news.told[3:]) == ["a CANCELLED 10", "c SUCCEEDED 100", "d RUNNING 10", "d SUCCEEDED 100"]
+    assert (made.ended, made.live) == (3, {})
+
+
+async def test_a_store_that_was_restored_is_looked_at_anew(backlog: Backlog, client: purveyor.Client) -> None:
+    backlog.put("a")
+    whole = backlog.broker.script["WatchEvents"]
+    foreign = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_RESUME_TOKEN")
+
+    async def change(news: News, _: Overview) -> None:
+        await news.until("a RUNNING 10")
+        backlog.broker.script["WatchEvents"] = [foreign, *whole]
+        backlog.forget()
+        backlog.put("b")
+        await news.until("b RUNNING 10")
+        backlog.put("a", "SUCCEEDED", 100)
+        backlog.put("b", "SUCCEEDED", 100)
+
+    news, _ = await watching(client, change)
+    assert news.told.count("a RUNNING 10") == 1
+
+
+async def test_an_end_comes_once_from_stream_and_log(backlog: Backlog, client: purveyor.Client) -> None:
+    """The stream is first, and the log says so later; then the log alone."""
+    backlog.put("a")
+    ahead = operation("FAILED", 20, operation_id="a", failure=failure(ERROR_REASON_PROVIDER_FAILED))
+    backlog.broker.script["WatchOperation"] = [[ahead]]
+
+    async def change(news: News, made: Overview) -> None:
+        await news.until("a FAILED 20")
+        assert not made.live
+        backlog.put("b", "SUCCEEDED", 100)
+        await news.until("b SUCCEEDED 100")  # not idle before the log says so too
+        backlog.put("a", "FAILED", 20)
+
+    news, made = await watching(client, change)
+    assert news.told == ["a RUNNING 10", "a FAILED 20", "b SUCCEEDED 100"]
+    assert (made.ended, len(made.failed)) == (2, 1)
+
+
+async def test_a_stream_that_tells_an_end_while_it_is_asked_for_is_not_heard(
+    backlog: Backlog, client: purveyor.Client
+) -> None:
+    backlog.put("a")
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def late() -> AsyncIterator[Any]:
+        try:
+            yield backlog.operations["a"]
+            await asked.wait()
+            yield backlog.operations["a"]
+        finally:
+            over.set()  # told, or cancelled
+
+    async def get(_request: Any) -> Any:
+        asked.set()
+        await over.wait()
+        return messages.GetOperationResponse(operation=backlog.operations["a"])
+
+    backlog.broker.script["WatchOperation"] = [lambda _request: late()]
+    backlog.broker.script["GetOperation"] = [get]
+
+    async def change(news: News, _: Overview) -> None:
+        await news.until("a RUNNING 10")
+        backlog.put("a", "FAILED", 20, failure=failure(ERROR_REASON_PROVIDER_FAILED))
+
+    news, made = await watching(client, change)
+    assert (news.told, made.ended) == (["a RUNNING 10", "a FAILED 20"], 1)
+
+
+async def test_a_record_that_no_event_can_hold_is_asked_for(backlog: Backlog, client: purveyor.Client) -> None:
+    async def change(news: News, made: Overview) -> None:
+        async with asyncio.timeout(RUN_SECONDS):
+            while made._heard is None:  # noqa: ASYNC110 - the first message has no other sign
+                await asyncio.sleep(0)
+        backlog.put("a", "SUCCEEDED", 100)
+        await news.until("a SUCCEEDED 100")
+
+    put = Backlog.put
+
+    def bare(self: Backlog, *arguments: Any, **more: Any) -> None:
+        put(self, *arguments, **more)
+        self.log[-1].ClearField("operation")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backlog, "put", bare)
+        await watching(client, change, until_idle=False)
+
+
+async def test_beyond_the_most_there_is_a_place_when_one_ends(
+    backlog: Backlog, client: purveyor.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "MOST", 2)
+    for name in "abc":
+        backlog.put(name)
+
+    async def change(news: News, made: Overview) -> None:
+        await news.until("b RUNNING 10")
+        backlog.put("d", "SUCCEEDED", 100)
+        await news.until("d SUCCEEDED 100")
+        assert (sorted(made.live), made.more) == (["a", "b"], True)
+        backlog.put("a", "SUCCEEDED", 100)
+        await news.until("c RUNNING 10")
+        assert not made.more
+        backlog.put("b", "SUCCEEDED", 100)
+        backlog.put("c", "SUCCEEDED", 100)
+
+    _, made = await watching(client, change)
+    assert made.ended == 4
+
+
+async def test_a_defect_is_not_kept_silent(backlog: Backlog, client: purveyor.Client) -> None:
+    backlog.put("a")
+
+    def fails(status: OperationStatus) -> None:
+        if status.percent > 10:
+            raise ZeroDivisionError
+
+    backlog.broker.script["WatchOperation"] = [[operation(percent=50, operation_id="a"), HANG]]
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(Overview(client, fails).run(until_idle=True), RUN_SECONDS)
 
 
 async def test_streams_are_bounded_and_the_list_does_for_the_rest(

@@ -21,7 +21,7 @@ from purveyor.values import Event, EventKind, EventType
 from purveyor.watch import Pace, read
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from purveyor.connection import Connection
     from purveyor.places import EventPlace
@@ -53,10 +53,22 @@ def _invalid(field: str, text: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field}: {text}", reason="INVALID_REQUEST", violations=(Violation(field, text),))
 
 
+def _nobody(_failure: PurveyorError | None) -> None:
+    """Nobody wants to know."""
+
+
 async def follow_events(
-    connection: Connection, request: messages.WatchEventsRequest, place: EventPlace | None, *, follow: bool
+    connection: Connection,
+    request: messages.WatchEventsRequest,
+    place: EventPlace | None,
+    *,
+    follow: bool,
+    reached: Callable[[PurveyorError | None], None] = _nobody,
 ) -> AsyncGenerator[Event, None]:
-    """The events as they come; without `follow`, those that are there. Raises PurveyorError; see the module for when."""
+    """The events as they come; without `follow`, those that are there. Raises PurveyorError; see the module for when.
+
+    `reached` is told None for each message that came, heartbeats too, and how a stream ended; what it raises ends the watch.
+    """
     reader = _Reader(request, place)
     await reader.load()
     pace = Pace(connection)
@@ -66,6 +78,7 @@ async def follow_events(
             stream = read(connection, connection.stub.WatchEvents, reader.request, messages.WatchEventsResponse)
             async with aclosing(stream) as answers:
                 async for answer in answers:
+                    reached(None)
                     for event in reader.take(answer):
                         pace.attempt = 0
                         yield event
@@ -76,6 +89,7 @@ async def follow_events(
         except PurveyorError as error:
             failure = error
         pace.forgive()
+        reached(failure)
         await pace.rest(failure)
 
 
