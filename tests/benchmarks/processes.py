@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -39,6 +41,12 @@ class Server:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of all its threads so far, user and system."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
 
     @property
     def address(self) -> str:
@@ -86,11 +94,15 @@ def socket_path() -> Iterator[str]:
 
 def launch(command: Sequence[str], path: str, log: Path, python: str = sys.executable) -> Server:
     """Start `python -m COMMAND...` from the root of the repository."""
+    return launch_program([python, "-m", *command], path, log)
+
+
+def launch_program(command: Sequence[str], path: str, log: Path, folder: Path = ROOT) -> Server:
+    """Start any program in `folder`."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [python, "-m", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            env=environment(),
-        )  # fmt: skip
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment()
+        )
     return Server(process, path, log)
 
 
@@ -102,7 +114,13 @@ def environment() -> dict[str, str]:
 @contextmanager
 def running(command: Sequence[str], path: str, log: Path, python: str = sys.executable) -> Iterator[Server]:
     """A side that listens; stopped at the end."""
-    server = launch(command, path, log, python)
+    with serving(launch(command, path, log, python)) as server:
+        yield server
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """A started side once it listens; stopped at the end."""
     try:
         server.listening()
         yield server

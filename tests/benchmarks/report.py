@@ -23,17 +23,17 @@ def table(results: Sequence[Result], failed: Mapping[str, str]) -> str:
 
 def _cells(result: Result) -> tuple[str, ...]:
     target = result.target
-    bound = ">=" if target.better == "higher" else "<="
-    unit = "" if target.judged == "ratio" else f" {result.unit}"
+    unit = "" if result.judged == "ratio" else f" {result.unit}"
+    bound = ">=" if target is not None and target.better == "higher" else "<="
     return (
         result.name,
         f"{result.value:.4g}",
-        f"{result.yardstick:.4g}",
+        "-" if result.yardstick is None else f"{result.yardstick:.4g}",
         result.unit,
-        f"{result.ratio:.3g}",
+        "-" if result.ratio is None else f"{result.ratio:.3g}",
         f"{result.low:.3g}..{result.high:.3g}{unit}",
-        f"{bound} {target.least:g}{unit}",
-        f"{bound} {target.stretch:g}{unit}",
+        "-" if target is None else f"{bound} {target.least:g}{unit}",
+        "-" if target is None else f"{bound} {target.stretch:g}{unit}",
         result.verdict,
     )
 

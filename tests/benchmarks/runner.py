@@ -16,7 +16,8 @@ from pkgutil import iter_modules
 from tests.benchmarks.stats import Pair, Result, Target, summarize
 
 ROWS = "tests.benchmarks.rows"
-Side = Callable[[int], float]
+Figures = float | tuple[float | None, ...]
+Side = Callable[[int], Figures]
 Tell = Callable[[str], None]
 
 
@@ -32,10 +33,20 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Both measure once per round and return a figure in the row's unit; the argument is the number of the round."""
+    """Both measure once per round and return a figure in the row's unit, and behind it those of `Row.beside`; the argument
+    is the number of the round. A figure without a yardstick is None on their side."""
 
     ours: Side
-    theirs: Side
+    theirs: Side | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A further figure of a row, measured along with it; without a target it is told and not judged."""
+
+    name: str
+    unit: str
+    target: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,7 @@ class Row:
     yardstick: str
     target: Target
     open: Callable[[Run], AbstractContextManager[Sides]]
+    beside: tuple[Beside, ...] = ()
 
 
 def known_rows() -> dict[str, Row]:
@@ -57,23 +69,45 @@ def known_rows() -> dict[str, Row]:
     return {row.name: row for module in modules for row in module.ROWS}
 
 
-def measure(row: Row, run: Run) -> Result:
-    """Run one row; raises whatever goes wrong in it."""
-    pairs: list[Pair] = []
+def measure(row: Row, run: Run) -> list[Result]:
+    """Run one row, with what is measured beside it; raises whatever goes wrong in it."""
+    heads = (Beside(row.name, row.unit, row.target), *row.beside)
+    pairs: list[list[Pair]] = [[] for _ in heads]
     with row.open(run) as sides:
         for number in range(run.rounds):
-            pair = _one_round(sides, number)
-            run.tell(f"  round {number + 1}: {pair.ours:.4g} and {pair.theirs:.4g} {row.unit}, ratio {pair.ratio:.3g}")
-            pairs.append(pair)
-    return summarize(row.name, row.unit, row.target, pairs)
+            found = _one_round(sides, number, len(heads))
+            run.tell(f"  round {number + 1}: " + "; ".join(map(_told, heads, found)))
+            for column, pair in zip(pairs, found, strict=True):
+                column.append(pair)
+    return [summarize(head.name, head.unit, head.target, column) for head, column in zip(heads, pairs, strict=True)]
 
 
-def _one_round(sides: Sides, number: int) -> Pair:
-    if number % 2:
-        theirs = sides.theirs(number)
-        return Pair(sides.ours(number), theirs)
-    ours = sides.ours(number)
-    return Pair(ours, sides.theirs(number))
+def _told(head: Beside, pair: Pair) -> str:
+    if pair.theirs is None:
+        return f"{pair.ours:.4g} {head.unit}"
+    return f"{pair.ours:.4g} and {pair.theirs:.4g} {head.unit}, ratio {pair.ratio:.3g}"
+
+
+def _one_round(sides: Sides, number: int, count: int) -> list[Pair]:
+    if sides.theirs is not None and number % 2:
+        theirs = _figures(sides.theirs(number), count)
+        ours = _figures(sides.ours(number), count)
+    else:
+        ours = _figures(sides.ours(number), count)
+        theirs = (None,) * count if sides.theirs is None else _figures(sides.theirs(number), count)
+    found = []
+    for our, their in zip(ours, theirs, strict=True):
+        if our is None:
+            raise ValueError("our own figure is missing")
+        found.append(Pair(our, their))
+    return found
+
+
+def _figures(found: Figures, count: int) -> tuple[float | None, ...]:
+    figures = found if isinstance(found, tuple) else (found,)
+    if len(figures) != count:
+        raise ValueError(f"{count} figures were expected, not {len(figures)}")
+    return figures
 
 
 def run_rows(rows: Iterable[Row], run: Run) -> tuple[list[Result], dict[str, str]]:
@@ -85,7 +119,7 @@ def run_rows(rows: Iterable[Row], run: Run) -> tuple[list[Result], dict[str, str
         folder = run.folder / row.name
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            results.append(measure(row, Run(folder, run.rounds, run.requests, run.tell)))
+            results.extend(measure(row, Run(folder, run.rounds, run.requests, run.tell)))
         except Exception as failure:  # noqa: BLE001 - whatever it is, it is reported and the other rows run
             trace = folder / "failure.txt"
             trace.write_text(traceback.format_exc(), encoding="utf-8")

@@ -13,7 +13,7 @@ from tests.benchmarks import __main__ as command
 from tests.benchmarks.processes import SideError
 from tests.benchmarks.report import table, write_json
 from tests.benchmarks.rows.engine import read_rates
-from tests.benchmarks.runner import Row, Run, Sides, known_rows, measure, run_rows
+from tests.benchmarks.runner import Beside, Row, Run, Sides, known_rows, measure, run_rows
 from tests.benchmarks.stats import Pair, Target, summarize
 
 KEYS = {"name", "value", "unit", "yardstick", "ratio", "low", "high", "better", "target", "stretch", "judged", "rounds"}
@@ -79,6 +79,48 @@ def test_a_measurement_of_nothing_is_refused(ours: float, theirs: float) -> None
         Pair(ours, theirs)
 
 
+def test_a_figure_without_yardstick_is_judged_by_its_value() -> None:
+    """A count of failures may be zero, which a measurement against a yardstick may not."""
+    target = Target(0, 0, better="lower", judged="value")
+
+    clean, dirty = summarize("lost", "streams", target, [Pair(0)] * 3), summarize("lost", "streams", target, [Pair(1)])
+
+    assert (clean.ratio, clean.yardstick, clean.verdict) == (None, None, "stretch")
+    assert (dirty.figure, dirty.verdict) == (1, "missed")
+    assert "| lost | 0 | - | streams | - | 0..0 streams |" in table([clean], {})
+    assert clean.as_json()["ratio"] is None
+
+
+def test_rounds_must_agree_on_whether_there_is_a_yardstick() -> None:
+    with pytest.raises(ValueError, match="1 of 2 rounds"):
+        summarize("r", "u", TARGET, [Pair(1, 1), Pair(1)])
+    with pytest.raises(ValueError, match="no yardstick"):
+        summarize("r", "u", TARGET, [Pair(1)])
+
+
+def test_figures_beside_a_row_are_results_of_their_own(tmp_path: Path) -> None:
+    """A share that has a target, and one that is told and not judged."""
+
+    @contextmanager
+    def opened(_run: Run) -> Iterator[Sides]:
+        yield Sides(lambda number: (3.0, 80.0, 7.0 + number), lambda _number: (None, 100.0, 7.0))
+
+    beside = (Beside("share", "ops/s", Target(0.7, 0.9)), Beside("cpu", "ms"))
+    planted = Row("first", "", "s", "", Target(4, 2, "lower", judged="value"), opened, beside)
+
+    first, share, cpu = measure(planted, quiet(tmp_path, rounds=3))
+
+    assert (first.name, first.value, first.ratio, first.verdict) == ("first", 3.0, None, "met")
+    assert (share.name, share.ratio, share.verdict) == ("share", 0.8, "met")
+    assert (cpu.name, cpu.value, cpu.low, cpu.high, cpu.verdict) == ("cpu", 8.0, 7.0, 9.0, "told")
+    assert cpu.as_json()["target"] is None
+
+
+def test_a_figure_that_is_missing_fails_the_row(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 figures were expected"):
+        measure(Row("r", "", "u", "", TARGET, row("r", lambda _n: 1.0).open, (Beside("b", "u"),)), quiet(tmp_path))
+
+
 def test_no_round_is_no_result() -> None:
     with pytest.raises(ValueError, match="no round"):
         summarize("r", "u", TARGET, [])
@@ -112,8 +154,8 @@ def test_a_planted_slower_side_is_seen_as_slower(tmp_path: Path) -> None:
     def rate(ticks_each: int) -> Callable[[int], float]:
         return lambda _number: 1000 / sum(ticks_each for _ in range(10))
 
-    slower = measure(row("r", rate(2), rate(1)), quiet(tmp_path))
-    faster = measure(row("r", rate(1), rate(2)), quiet(tmp_path))
+    slower = measure(row("r", rate(2), rate(1)), quiet(tmp_path))[0]
+    faster = measure(row("r", rate(1), rate(2)), quiet(tmp_path))[0]
 
     assert (slower.ratio, slower.verdict) == (0.5, "met")
     assert (faster.ratio, faster.verdict) == (2.0, "stretch")

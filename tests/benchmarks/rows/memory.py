@@ -1,4 +1,4 @@
-"""Memory that one idle watch costs the server: the growth of its resident memory over 2,000 streams more.
+"""Memory that one idle watch costs the server, of an operation and of events: the growth of its resident memory over 2,000 streams more.
 
 Guarantee: the streams were answered (each got its first message) and are idle; 200 more were opened before the first
 look, so that what a first stream costs once is not counted. Each round has fresh processes.
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import psutil
 
@@ -18,6 +19,7 @@ from tests.benchmarks import house
 from tests.benchmarks.processes import ROOT, STOP_SECONDS, Server, SideError, environment
 from tests.benchmarks.rows.unary import bare
 from tests.benchmarks.runner import Row, Run, Sides
+from tests.benchmarks.sides.watcher import EVENTS
 from tests.benchmarks.stats import Target
 
 FIRST, MORE = 200, 2000
@@ -56,6 +58,12 @@ def _open(client: subprocess.Popen[str], count: int) -> None:
         raise SideError(f"{count} streams could not be opened: see watcher.log")
 
 
+def idle(run: Run, number: int) -> float:
+    """The yardstick."""
+    with bare(run.folder, MESSAGE_BYTES) as server:
+        return per_stream(server, (), run)
+
+
 @contextmanager
 def open_memory(run: Run) -> Iterator[Sides]:
     """See the module."""
@@ -65,11 +73,19 @@ def open_memory(run: Run) -> Iterator[Sides]:
             made = house.provision(stub, house.TENANTS[:1] * OPERATIONS)
             return per_stream(server, [answer.operation.operation_id for answer in made], run)
 
-    def theirs(number: int) -> float:
-        with bare(run.folder, MESSAGE_BYTES) as server:
-            return per_stream(server, (), run)
+    yield Sides(ours, partial(idle, run))
 
-    yield Sides(ours, theirs)
+
+@contextmanager
+def open_memory_events(run: Run) -> Iterator[Sides]:
+    """Watches of all events of a tenant that has instances."""
+
+    def ours(number: int) -> float:
+        with house.broker(run.folder / f"round-{number}") as server, house.calling(server) as stub:
+            house.provision(stub, house.TENANTS[:1] * OPERATIONS)
+            return per_stream(server, (EVENTS,), run)
+
+    yield Sides(ours, partial(idle, run))
 
 
 ROWS = (
@@ -80,5 +96,13 @@ ROWS = (
         yardstick="an idle stream of a bare grpc.aio server",
         target=Target(40, 26, better="lower", judged="value"),
         open=open_memory,
+    ),
+    Row(
+        name="memory_events",
+        title=f"memory per idle watch of events, {MORE} more of them",
+        unit="KiB",
+        yardstick="an idle stream of a bare grpc.aio server",
+        target=Target(40, 26, better="lower", judged="value"),
+        open=open_memory_events,
     ),
 )

@@ -30,7 +30,7 @@ def open_orm(run: Run) -> Iterator[Sides]:
 
     def ours(number: int) -> float:
         with house.broker(run.folder / f"ours-{number}") as server:
-            return accepted(server, number, run, "broker")
+            return accepted(server, number, run, "broker").ran.rate
 
     def theirs(number: int) -> float:
         folder = run.folder / f"theirs-{number}"
@@ -40,7 +40,7 @@ def open_orm(run: Run) -> Iterator[Sides]:
         with socket_path() as path:
             command = ("tests.benchmarks.sides.orm", f"unix:{path}", str(folder))
             with running(command, path, folder / "orm.log", python) as server:
-                return accepted(server, number, run, "orm")
+                return accepted(server, number, run, "orm").ran.rate
 
     yield Sides(ours, theirs)
 

@@ -2,7 +2,8 @@
 
 Provision: each round begins with an empty store and a broker of its own; 100 tenants have an instance before the clock
 starts; eight of them, others in each round, order at once with eight callers each. Afterwards the broker must list exactly
-what it answered. GetInstance: one broker for all rounds, the same callers, one instance of each tenant.
+what it answered. GetInstance: one broker for all rounds, the same callers, one instance of each tenant. Beside each rate:
+the processor time of the server per request, all threads, user and system, over the timed requests.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from purveyor.v1 import broker_service_pb2 as pb
 from tests.benchmarks import house, load
 from tests.benchmarks.processes import Server, running, socket_path
-from tests.benchmarks.runner import Row, Run, Sides
+from tests.benchmarks.runner import Beside, Row, Run, Sides
 from tests.benchmarks.sides.bare import SERVICE as BARE
 from tests.benchmarks.sides.bare import sized
 from tests.benchmarks.stats import Target
@@ -46,17 +48,34 @@ def bare(folder: Path, answer_bytes: int) -> Iterator[Server]:
             yield server
 
 
-def press(server: Server, method: str, bodies: Sequence[bytes], requests: int, answer: int, folder: Path) -> load.Ran:
+class Pressed(NamedTuple):
+    """What a load did, and the server's processor time per request in milliseconds."""
+
+    ran: load.Ran
+    cpu: float
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        """As the rows have them."""
+        return self.ran.rate, self.cpu
+
+
+def press(server: Server, method: str, bodies: Sequence[bytes], requests: int, answer: int, folder: Path) -> Pressed:
     """Warm up, then measure; every answer must have about `answer` bytes."""
     warm_up = load.Load(server.path, method, tuple(bodies), CALLERS, WARM_UP)
     load.send(warm_up, folder / "load", load.about(WARM_UP, answer))
     job = load.Load(server.path, method, tuple(bodies), CALLERS, requests)
-    return load.run(job, folder / "load", load.about(requests, answer))
+    before = server.cpu_seconds
+    ran = load.run(job, folder / "load", load.about(requests, answer))
+    return Pressed(ran, (server.cpu_seconds - before) / requests * 1000)
 
 
-def tell(run: Run, side: str, ran: load.Ran) -> None:
+def tell(run: Run, side: str, pressed: Pressed) -> None:
     """One line about a side."""
-    run.tell(f"    {side}: {ran.rate:.0f}/s, median {ran.median:.1f} ms, p99 {ran.p99:.1f} ms")
+    ran = pressed.ran
+    run.tell(
+        f"    {side}: {ran.rate:.0f}/s, median {ran.median:.1f} ms, p99 {ran.p99:.1f} ms, {pressed.cpu:.2f} ms of CPU each"
+    )
 
 
 class Bare:
@@ -68,13 +87,13 @@ class Bare:
         self._answer = answer.ByteSize()
         run.tell(f"  request {request.ByteSize()} bytes, answer {self._answer} bytes")
 
-    def measure(self, number: int) -> float:
-        """Answers per second."""
+    def measure(self, number: int) -> tuple[float, float]:
+        """Answers per second, and processor time of each."""
         with bare(self._run.folder, self._answer) as server:
             bodies = [self._body] * BODIES
-            ran = press(server, f"/{BARE}/Unary", bodies, whole(self._run.requests), self._answer, self._run.folder)
-        tell(self._run, "bare", ran)
-        return ran.rate
+            pressed = press(server, f"/{BARE}/Unary", bodies, whole(self._run.requests), self._answer, self._run.folder)
+        tell(self._run, "bare", pressed)
+        return pressed.figures
 
 
 @contextmanager
@@ -84,23 +103,23 @@ def open_provision(run: Run) -> Iterator[Sides]:
     with house.broker(run.folder / "sample") as server, house.calling(server) as stub:
         sample = house.provision(stub, house.TENANTS[:1])[0]
 
-    def ours(number: int) -> float:
+    def ours(number: int) -> tuple[float, float]:
         with house.broker(run.folder / f"round-{number}") as server:
-            return accepted(server, number, run, "broker")
+            return accepted(server, number, run, "broker").figures
 
     yield Sides(ours, Bare(run, request, sample).measure)
 
 
-def accepted(server: Server, number: int, run: Run, side: str) -> float:
-    """Provisions per second, all of which are there afterwards."""
+def accepted(server: Server, number: int, run: Run, side: str) -> Pressed:
+    """Provisions, all of which are there afterwards."""
     requests = whole(run.requests)
     bodies = [house.provision_request(tenant).SerializeToString() for tenant in tenants_of(number)]
     with house.calling(server) as stub:
         sizes = [answer.ByteSize() for answer in house.provision(stub, house.TENANTS)]
-        ran = press(server, f"{house.SERVICE}/Provision", bodies, requests, sizes[0], run.folder)
+        pressed = press(server, f"{house.SERVICE}/Provision", bodies, requests, sizes[0], run.folder)
         house.check_accepted(house.listed(stub, house.TENANTS), len(house.TENANTS) + WARM_UP + requests)
-    tell(run, side, ran)
-    return ran.rate
+    tell(run, side, pressed)
+    return pressed
 
 
 @contextmanager
@@ -113,12 +132,12 @@ def open_get(run: Run) -> Iterator[Sides]:
         by_tenant = dict(zip(house.TENANTS, requests, strict=True))
         sample = stub.GetInstance(requests[0], timeout=house.CALL_SECONDS)
 
-        def ours(number: int) -> float:
+        def ours(number: int) -> tuple[float, float]:
             bodies = [by_tenant[tenant].SerializeToString() for tenant in tenants_of(number)]
             count = whole(run.requests)
-            ran = press(server, f"{house.SERVICE}/GetInstance", bodies, count, sample.ByteSize(), run.folder)
-            tell(run, "broker", ran)
-            return ran.rate
+            pressed = press(server, f"{house.SERVICE}/GetInstance", bodies, count, sample.ByteSize(), run.folder)
+            tell(run, "broker", pressed)
+            return pressed.figures
 
         yield Sides(ours, Bare(run, requests[0], sample).measure)
 
@@ -131,6 +150,7 @@ ROWS = (
         yardstick="a bare grpc.aio answer of the same sizes",
         target=Target(0.45, 0.60),
         open=open_provision,
+        beside=(Beside("provision_cpu", "ms/request"),),
     ),
     Row(
         name="get",
@@ -139,5 +159,6 @@ ROWS = (
         yardstick="a bare grpc.aio answer of the same sizes",
         target=Target(0.75, 0.90),
         open=open_get,
+        beside=(Beside("get_cpu", "ms/request"),),
     ),
 )

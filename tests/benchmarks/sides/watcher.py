@@ -23,6 +23,7 @@ CHANNELS = 8
 OPEN_SECONDS = 120.0
 AT_ONCE = 64
 QUIET = duration_pb2.Duration(seconds=60)  # the longest heartbeat: an idle stream stays idle while it is measured
+EVENTS = "events"  # instead of names of operations: watches of all events of the tenant
 Opened = Callable[[grpc.aio.Channel, int], Any]
 
 
@@ -47,6 +48,23 @@ def watches(tenant: str, operations: Sequence[str]) -> Opened:
         )
 
     return opened
+
+
+def events(tenant: str) -> Opened:
+    """Watches of everything in the tenant; the first message says that there is nothing to tell."""
+
+    def opened(channel: grpc.aio.Channel, number: int) -> Any:
+        stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+        return stub.WatchEvents(pb.WatchEventsRequest(tenant=tenant, heartbeat_interval=QUIET))
+
+    return opened
+
+
+def chosen(tenant: str, names: Sequence[str]) -> Opened:
+    """What the command line asks for."""
+    if names == [EVENTS]:
+        return events(tenant)
+    return watches(tenant, names) if names else bare
 
 
 async def hold(address: str, opened: Opened) -> None:
@@ -75,4 +93,4 @@ async def hold(address: str, opened: Opened) -> None:
 
 if __name__ == "__main__":
     target, tenant, *names = sys.argv[1:]
-    asyncio.run(hold(target, watches(tenant, names) if names else bare))
+    asyncio.run(hold(target, chosen(tenant, names)))
