@@ -32,8 +32,9 @@ class SideError(Exception):
 class Server:
     """A running side that listens on a unix socket."""
 
-    def __init__(self, process: subprocess.Popen[bytes], path: str, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], path: str, log: Path, ends: int = 0) -> None:
         self._process = process
+        self._ends = ends
         self.path = path
         self.log = log
 
@@ -75,7 +76,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.kill()
             raise SideError(f"the side did not stop: {self.tail()}") from None
-        if code:
+        if code != self._ends:
             raise SideError(f"the side ended with {code}: {self.tail()}")
 
     def kill(self) -> None:
@@ -97,13 +98,13 @@ def launch(command: Sequence[str], path: str, log: Path, python: str = sys.execu
     return launch_program([python, "-m", *command], path, log)
 
 
-def launch_program(command: Sequence[str], path: str, log: Path, folder: Path = ROOT) -> Server:
-    """Start any program in `folder`."""
+def launch_program(command: Sequence[str], path: str, log: Path, folder: Path = ROOT, ends: int = 0) -> Server:
+    """Start any program in `folder`; `ends` is its code after a SIGTERM."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment()
         )
-    return Server(process, path, log)
+    return Server(process, path, log, ends)
 
 
 def environment() -> dict[str, str]:
