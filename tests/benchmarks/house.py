@@ -88,8 +88,8 @@ def provision_request(tenant: str) -> Any:
 
 @contextmanager
 def broker(folder: Path, kind: str = "held", settings: str = SETTINGS) -> Iterator[Server]:
-    """A broker on a new data folder in `folder`, with a provider of that kind."""
-    folder.mkdir(parents=True)
+    """A broker on the data folder in `folder`, with a provider of that kind."""
+    folder.mkdir(parents=True, exist_ok=True)
     with socket_path() as path:
         (folder / "purveyor.toml").write_text(settings.format(path=path))
         (folder / "catalog.yaml").write_text(CATALOG.replace("kind: held", f"kind: {kind}"))

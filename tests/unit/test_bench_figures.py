@@ -203,7 +203,8 @@ def test_the_exit_code_tells_whether_all_was_measured(
 def test_every_row_is_found() -> None:
     rows = known_rows()
 
-    assert {"provision", "get", "memory", "start", "engine", "orm"} <= set(rows)
+    streams = {"events_100", "events_1000", "receipt", "memory_events", "open_5000"}
+    assert {"provision", "get", "memory", "start", "engine", "orm", "page", "resume"} | streams <= set(rows)
     assert all(name == found.name for name, found in rows.items())
 
 

@@ -127,7 +127,7 @@ def rate(watches: int, made: Clients, server: Server, run: Run) -> float:
     count = max(CALLERS * 4, DELIVERIES // watches)
     before = server.cpu_seconds
     sent, answers = made.run(f"at-once {CALLERS}", count)
-    seconds = max(answer["last"] for answer in answers) - min(sent)
+    seconds: float = max(answer["last"] for answer in answers) - min(sent)
     used = (server.cpu_seconds - before) / seconds
     messages = sum(answer["messages"] for answer in answers) / watches
     run.tell(

@@ -113,8 +113,9 @@ class Crowd:
             "messages": self._messages,
             "failures": self._failures[:3],
         }
-        for each in (*self._given, *self._came):
-            each.clear()
+        for changes, came in zip(self._given, self._came, strict=True):
+            changes.clear()
+            came.clear()
         return answer
 
     def expect(self, count: int) -> None:
