@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from purveyor.client import Client
+from purveyor.tls import Tls
 from tests.clients.scripted import ScriptedBroker, serving
 
 if TYPE_CHECKING:
@@ -20,7 +22,12 @@ def nobodys_settings() -> Iterator[None]:
     """The command's own environment: no context, address or tenant of whoever runs the tests."""
     with tempfile.TemporaryDirectory(prefix="pv-") as path, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", path)
-        for name in ("PURVEYOR_ADDRESS", "PURVEYOR_TENANT", "PURVEYOR_CONTEXT"):
+        for name in (
+            "PURVEYOR_ADDRESS",
+            "PURVEYOR_TENANT",
+            "PURVEYOR_CONTEXT",
+            *(f"PURVEYOR_TLS_{field.name.upper()}" for field in fields(Tls)),
+        ):
             patch.delenv(name, raising=False)
         yield
 

@@ -21,6 +21,7 @@ from purveyor.cli import contexts
 from purveyor.cli.app import app
 from purveyor.cli.contexts import Entry, Place
 from purveyor.cli.exits import Exit
+from purveyor.tls import Tls
 from purveyor.v1 import broker_service_pb2 as messages
 from tests.clients.scripted import Refusal, ScriptedBroker, binding, instance, operation
 
@@ -57,8 +58,8 @@ def test_contexts_are_set_used_listed_and_deleted() -> None:
     typed("context use lab")
 
     assert json.loads(typed("context list --json")) == [
-        {"name": "lab", "address": "127.0.0.1:7070", "tenant": "team-b", "admin": "", "current": True},
-        {"name": "prod", "address": "unix:/run/prod", "tenant": "team-a", "admin": "", "current": False},
+        {"name": "lab", "address": "127.0.0.1:7070", "tenant": "team-b", "admin": "", "current": True, "tls": {}},
+        {"name": "prod", "address": "unix:/run/prod", "tenant": "team-a", "admin": "", "current": False, "tls": {}},
     ]
     assert [line.split()[0] for line in typed("context list").splitlines()[1:]] == ["*", "prod"]
     typed("context delete lab")
@@ -151,12 +152,45 @@ def test_the_order_in_which_a_broker_is_found(monkeypatch: pytest.MonkeyPatch) -
     typed("context set one -a /run/one -t team-one")
     typed("context set two -a /run/two")
 
-    assert contexts.choose(None, None, None) == Place("unix:/run/one", "team-one", None, "one")
-    assert contexts.choose(None, "mine", None) == Place("unix:/run/one", "mine", None, "one")
+    assert contexts.choose(None, None, None) == Place("unix:/run/one", "team-one", None, "one", tls=False)
+    assert contexts.choose(None, "mine", None) == Place("unix:/run/one", "mine", None, "one", tls=False)
     monkeypatch.setenv("PURVEYOR_CONTEXT", "two")
-    assert contexts.choose(None, None, None) == Place("unix:/run/two", "default", None, "two")
-    assert contexts.choose(None, None, "one") == Place("unix:/run/one", "team-one", None, "one")
+    assert contexts.choose(None, None, None) == Place("unix:/run/two", "default", None, "two", tls=False)
+    assert contexts.choose(None, None, "one") == Place("unix:/run/one", "team-one", None, "one", tls=False)
     assert contexts.choose("/run/else", None, "one") == Place("/run/else", "default")
+
+
+def test_tls_goes_with_its_context(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    typed("context set prod -a broker:1 --admin admin:1 --tls-ca ca.pem --tls-certificate c.pem --tls-key k.pem")
+    typed("context set prod --tls-server-name b.example --tls-ca system")  # what is not given stays
+    typed("context set lab -a lab:1 --admin /run/admin --tls-ca system")
+    tls = Tls(certificate=str(folder / "c.pem"), key=str(folder / "k.pem"), server_name="b.example")
+
+    assert contexts.load().get("prod").tls == tls
+    prod = contexts.choose(None, None, "prod")
+    assert (prod.tls, contexts.admin_tls(None, prod), contexts.admin_tls("other:1", prod)) == (tls, tls, None)
+    lab = contexts.choose(None, None, "lab")
+    assert (lab.tls, contexts.admin_tls(None, lab)) == (Tls(), False)
+    typed_here = Tls(ca="mine.pem")
+    assert contexts.choose(None, None, "prod", typed_here).tls == typed_here
+    assert contexts.choose("other:1", None, "prod").tls is None
+
+    typed_words = [
+        "context",
+        "set",
+        "prod",
+        "--tls-certificate",
+        "",
+        "--tls-key",
+        "",
+        "--tls-server-name",
+        "",
+        "--tls-ca",
+        "",
+    ]
+    assert CliRunner().invoke(app, typed_words).exit_code == 0
+    assert contexts.load().get("prod").tls is None
 
 
 def test_operators_go_to_the_contexts_own_admin_listener() -> None:

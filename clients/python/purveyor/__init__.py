@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from purveyor.operations import OperationHandle
     from purveyor.places import EventPlace, FilePlace
     from purveyor.sync import SyncAdminClient, SyncClient, SyncOperationHandle
+    from purveyor.tls import Tls
     from purveyor.values import (
         ActiveBinding,
         Binding,
@@ -67,6 +68,7 @@ _HOMES = {
     "SyncAdminClient": "sync",
     "SyncClient": "sync",
     "SyncOperationHandle": "sync",
+    "Tls": "tls",
     **dict.fromkeys(
         (
             "AbortedError",
@@ -170,6 +172,7 @@ __all__ = [
     "SyncAdminClient",
     "SyncClient",
     "SyncOperationHandle",
+    "Tls",
     "TransportReason",
     "UnavailableError",
     "UnimplementedError",

@@ -44,6 +44,7 @@ from purveyor.v1.operation_pb2 import Waiting
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
+    from purveyor.tls import Tls
     from purveyor.values import OperationStatus, Seconds
 
 Part = TypeVar("Part")
@@ -53,17 +54,25 @@ REVIEW_SECONDS = 3600.0  # the longest review or backup
 class AdminClient(OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
-    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`.
+    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`: as
+    for `Client`.
     """
 
     address: str
     _opening = "async with AdminClient(...) as admin:"
 
-    def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tls: Tls | bool | None = None,
+        timeout: Seconds = 30.0,
+        retry_for: Seconds = 15.0,
+    ) -> None:
         limits = Limits(
             call=encode.seconds("timeout", timeout) or 0.0, retry=encode.seconds("retry_for", retry_for) or 0.0
         )
-        super().__init__(addresses.resolve_admin(address), limits)
+        super().__init__(addresses.resolve_admin(address), limits, tls)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()

@@ -2,7 +2,7 @@
 
 Guarantee: every change carries a request id, made here unless given, and kept over every repetition: one call of a method
 is at most one effect. A failure of a call is a typed `PurveyorError`; `error.request_id` sends the same change again.
-Limit: one client belongs to one event loop. TLS and tokens come with identity; until then use a unix socket or loopback.
+Limit: one client belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from purveyor.credentials import Credentials
     from purveyor.places import EventPlace
+    from purveyor.tls import Tls
     from purveyor.values import (
         ActiveBinding,
         Binding,
@@ -47,7 +48,8 @@ class Client(OpenedClient):
     """`async with Client("unix:/path", tenant="team-a") as client:`
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
-    `retry_for`, `outage_limit`: seconds; see `connection.Limits`. Raises InvalidRequestError for a malformed address.
+    `retry_for`, `outage_limit`: seconds; see `connection.Limits`. `tls`: True for the authorities of the
+    machine, False for a plain connection; None = PURVEYOR_TLS_*, else plain. Raises InvalidRequestError for a bad address.
     """
 
     address: str
@@ -59,6 +61,7 @@ class Client(OpenedClient):
         address: str | None = None,
         *,
         tenant: str = "default",
+        tls: Tls | bool | None = None,
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
         outage_limit: Seconds = 300.0,
@@ -68,7 +71,7 @@ class Client(OpenedClient):
             retry=encode.seconds("retry_for", retry_for) or 0.0,
             outage=encode.seconds("outage_limit", outage_limit) or 0.0,
         )
-        super().__init__(addresses.resolve(address), limits)
+        super().__init__(addresses.resolve(address), limits, tls)
         self.tenant = tenant
         self._lookup = Lookup(self.catalog)
         self._outcomes = Outcomes(self)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from purveyor.errors import PurveyorError
+    from purveyor.tls import Tls
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -64,12 +65,12 @@ class Limits(NamedTuple):
 class Connection:
     """A channel with its retry rules. Make it inside the event loop that uses it; `close()` ends it."""
 
-    def __init__(self, address: str, limits: Limits) -> None:
+    def __init__(self, address: str, limits: Limits, tls: Tls | None = None) -> None:
         self.address = address
         self.limits = limits
         self.backoff = Backoff()
         self.closed = False
-        self.channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self.channel = _channel(address, tls)
         self.stub = BrokerServiceStub(self.channel)
 
     async def close(self) -> None:
@@ -112,6 +113,14 @@ class Connection:
         task = asyncio.current_task()
         if self.closed and not (task and task.cancelling()):
             raise client_closed(self.address, request_id) from None
+
+
+def _channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
+    """Raises InvalidRequestError for files of `tls` that cannot be used."""
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=channel_options())
+    options = [*channel_options(), *tls.options(address)]
+    return grpc.aio.secure_channel(address, tls.credentials(), options=options)
 
 
 def is_passing(failure: PurveyorError) -> bool:

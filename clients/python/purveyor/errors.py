@@ -30,6 +30,8 @@ class TransportReason(StrEnum):
 
     UNREACHABLE = "UNREACHABLE"
     """Nobody listens at the address, or its name is not known."""
+    TLS_FAILED = "TLS_FAILED"
+    """No secure connection: the broker's certificate is not good, is for another name, or what answers speaks no TLS."""
     CONNECTION_LOST = "CONNECTION_LOST"
     """The connection broke while the call was on its way: a change may have been accepted."""
     CALL_TIMED_OUT = "CALL_TIMED_OUT"

@@ -40,7 +40,20 @@ _TOO_LARGE = re.compile("message larger than max|metadata size exceeds", re.IGNO
 _CAUSES = re.compile(
     "No such file or directory|Connection refused|Permission denied|No route to host|not found", re.IGNORECASE
 )
+# What went wrong in a handshake, by the words of BoringSSL and gRPC.
+_HANDSHAKE = re.compile("handshake failed|verification check failed", re.IGNORECASE)
+_HANDSHAKES = {
+    "certificate has expired": "its certificate has expired",
+    "certificate is not yet valid": "its certificate is not yet valid",
+    "Hostname Verification": "its certificate is for another name",
+    "WRONG_VERSION_NUMBER": "what answers there speaks no TLS",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is of an authority that is not trusted here",
+}
+# A server that refuses the client's certificate only hangs up (TLS 1.3), as one that wants TLS does with a plain client.
+_HUNG_UP = re.compile("Socket closed|Connection reset|Handshake read failed|Broken pipe", re.IGNORECASE)
+_HUNG_UP_CAUSE = "it hangs up at once: it wants TLS, or another client certificate"
 _MESSAGES = {
+    TransportReason.TLS_FAILED: "no secure connection to the broker at {address}",
     TransportReason.UNREACHABLE: "the broker at {address} cannot be reached",
     TransportReason.CONNECTION_LOST: "the connection to the broker at {address} broke",
     TransportReason.CALL_TIMED_OUT: "the broker at {address} did not answer in time",
@@ -93,19 +106,31 @@ def _from_transport(code: str, text: str, address: str, request_id: str) -> Purv
     """A status that no Purveyor server made: each of those carries a reason."""
     reason = _transport_reason(code, text)
     message = _MESSAGES[reason].format(address=address)
-    cause = _CAUSES.search(text) if reason == TransportReason.UNREACHABLE else None
+    cause = _cause(reason, text)
     kind = UnavailableError if reason == TransportReason.CONNECTION_LOST else class_of(code, "")
     return kind(
-        f"{message} ({cause[0].lower()})" if cause else message,
+        f"{message} ({cause})" if cause else message,
         code=code,
         transport_reason=reason,
         request_id=request_id,
     )
 
 
+def _cause(reason: TransportReason, text: str) -> str:
+    """What is known of the cause, in a few words."""
+    if reason == TransportReason.TLS_FAILED:
+        return next((words for mark, words in _HANDSHAKES.items() if mark in text), "the handshake failed")
+    if reason != TransportReason.UNREACHABLE:
+        return ""
+    found = _CAUSES.search(text)
+    if found is not None:
+        return found[0].lower()
+    return _HUNG_UP_CAUSE if _HUNG_UP.search(text) else ""
+
+
 def _transport_reason(code: str, text: str) -> TransportReason:
     if code == "UNAVAILABLE" and _UNREACHABLE.match(text):
-        return TransportReason.UNREACHABLE
+        return TransportReason.TLS_FAILED if _HANDSHAKE.search(text) else TransportReason.UNREACHABLE
     if code == "DEADLINE_EXCEEDED":
         return TransportReason.CALL_TIMED_OUT
     if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(text):

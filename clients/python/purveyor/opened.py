@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from purveyor.connection import Connection
+from purveyor.tls import choose
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from purveyor.connection import Limits
+    from purveyor.tls import Tls
 
 
 class OpenedClient:
@@ -20,15 +22,16 @@ class OpenedClient:
 
     _opening: ClassVar[str]  # how it is opened, for whoever forgot to
 
-    def __init__(self, address: str, limits: Limits) -> None:
+    def __init__(self, address: str, limits: Limits, tls: Tls | bool | None) -> None:  # noqa: FBT001 - see `tls.choose`
         self.address = address
         self._limits = limits
+        self._tls = choose(tls, address)
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:
             raise RuntimeError("the client is open already")
-        self._connection = Connection(self.address, self._limits)
+        self._connection = Connection(self.address, self._limits, self._tls)
         return self
 
     async def __aexit__(

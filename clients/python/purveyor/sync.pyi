@@ -21,6 +21,7 @@ from purveyor.admin_values import (
 from purveyor.blocking import BlockingIterator
 from purveyor.credentials import Credentials
 from purveyor.places import EventPlace
+from purveyor.tls import Tls
 from purveyor.values import (
     ActiveBinding,
     Binding,
@@ -70,7 +71,8 @@ class SyncClient:
     """`with SyncClient("unix:/path", tenant="team-a") as client:`
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
-    `retry_for`, `outage_limit`: seconds; see `connection.Limits`. Raises InvalidRequestError for a malformed address."""
+    `retry_for`, `outage_limit`: seconds; see `connection.Limits`. `tls`: True for the authorities of the
+    machine, False for a plain connection; None = PURVEYOR_TLS_*, else plain. Raises InvalidRequestError for a bad address."""
     @property
     def address(self) -> str: ...
     @property
@@ -80,6 +82,7 @@ class SyncClient:
         address: str | None = None,
         *,
         tenant: str = "default",
+        tls: Tls | bool | None = None,
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
         outage_limit: Seconds = 300.0,
@@ -221,10 +224,18 @@ class SyncClient:
 class SyncAdminClient:
     """`with SyncAdminClient("unix:/path/admin.sock") as admin:`
 
-    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`."""
+    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`: as
+    for `Client`."""
     @property
     def address(self) -> str: ...
-    def __init__(self, address: str | None = None, *, timeout: Seconds = 30.0, retry_for: Seconds = 15.0) -> None: ...
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tls: Tls | bool | None = None,
+        timeout: Seconds = 30.0,
+        retry_for: Seconds = 15.0,
+    ) -> None: ...
     def __enter__(self) -> Self: ...
     def status(self) -> BrokerStatus:
         """How the broker does."""

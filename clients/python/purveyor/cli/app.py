@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import authoring, changing, following, keys, operating, placing, reading, serving
+from purveyor.cli import authoring, changing, following, keys, operating, placing, reading, securing, serving
+from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, tls_of
 from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
@@ -57,13 +58,17 @@ def options(
         ),
     ] = None,
     context: ContextName = None,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_server_name: TlsServerName = None,
     json: AsJson = False,  # noqa: FBT002 - a flag of the command line
     version: Annotated[  # noqa: ARG001, FBT002 - a flag with its own callback
         bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Order a database, bind to it, watch the work, give it back."""
-    ctx.obj = Globals(address, tenant, json, context)
+    ctx.obj = Globals(address, tenant, json, context, tls_of(tls_ca, tls_certificate, tls_key, tls_server_name))
 
 
 reading.add(app)
@@ -73,4 +78,5 @@ operating.add(app)
 keys.add(app)
 placing.add(app)
 serving.add(app)
+securing.add(app)
 authoring.add(app)

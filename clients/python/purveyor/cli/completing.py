@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from purveyor.cli import contexts
+from purveyor.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -100,9 +101,12 @@ async def _asked(ctx: typer.Context, ask: Callable[[Client], Awaitable[list[str]
     os.environ["GRPC_VERBOSITY"] = "NONE"
     from purveyor.client import Client  # noqa: PLC0415 - gRPC is loaded when it is needed
 
-    place = contexts.choose(*(_typed(ctx, name) for name in ("address", "tenant", "context")))
+    tls = Tls.of({key: _typed(ctx, f"tls_{key}") or "" for key in contexts.TLS_KEYS})
+    address, tenant, context = (_typed(ctx, name) for name in ("address", "tenant", "context"))
+    place = contexts.choose(address, tenant, context, tls)
     async with asyncio.timeout(ANSWER_SECONDS):
-        async with Client(place.address, tenant=place.tenant, timeout=ANSWER_SECONDS, retry_for=0) as client:
+        made = Client(place.address, tenant=place.tenant, tls=place.tls, timeout=ANSWER_SECONDS, retry_for=0)
+        async with made as client:
             return await ask(client)
 
 

@@ -1,7 +1,7 @@
 """Contexts: brokers by name, as `kubectl` has them, in `~/.config/purveyor/contexts.toml` (or under XDG_CONFIG_HOME).
 
 Guarantee: the file is written whole or not at all, readable by its owner alone, under a lock, so that two commands at once
-lose nothing. A context's tenant and admin address go with its address: an address from elsewhere takes neither, and an
+lose nothing. A context's tenant, admin address and TLS go with its address: an address from elsewhere takes none of them, and an
 operator's command never falls back from a context to another broker's admin listener.
 Limit: comments that somebody wrote into the file are lost with the next change.
 """
@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purveyor import addresses
 from purveyor.errors import InvalidRequestError, NotFoundError, Violation
+from purveyor.tls import SYSTEM, Tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONTEXT_VARIABLE = "PURVEYOR_CONTEXT"
+TLS_KEYS = ("ca", "certificate", "key", "server_name")
 LOCK_SECONDS = 5.0
 LOCK_POLL_SECONDS = 0.02
 DEFAULT_TENANT = "default"
@@ -40,6 +42,7 @@ class Place(NamedTuple):
     tenant: str
     admin: str | None = None
     context: str = ""
+    tls: Tls | bool | None = None  # None: as the environment says
 
 
 NOWHERE = Place(None, DEFAULT_TENANT)  # what needs no broker
@@ -52,6 +55,7 @@ class Entry:
     address: str
     tenant: str = ""
     admin: str = ""
+    tls: Tls | None = None
 
 
 @dataclass
@@ -75,20 +79,21 @@ def path() -> Path:
     return Path(home) / "purveyor" / "contexts.toml"
 
 
-def choose(address: str | None, tenant: str | None, context: str | None) -> Place:
+def choose(address: str | None, tenant: str | None, context: str | None, tls: Tls | None = None) -> Place:
     """The first of: an address (option or variable), a context by name (option, then variable), the current context.
 
     Raises NotFoundError for a context that is not there, InvalidRequestError for a file that cannot be used.
     """
     if address:
-        return Place(address, tenant or DEFAULT_TENANT)
+        return Place(address, tenant or DEFAULT_TENANT, tls=tls)
     name = context or os.environ.get(CONTEXT_VARIABLE, "")
     known = load()
     name = name or known.current
     if not name:
-        return Place(None, tenant or DEFAULT_TENANT)
+        return Place(None, tenant or DEFAULT_TENANT, tls=tls)
     entry = known.get(name)
-    return Place(entry.address, tenant or entry.tenant or DEFAULT_TENANT, entry.admin or None, name)
+    used = tls or entry.tls or False
+    return Place(entry.address, tenant or entry.tenant or DEFAULT_TENANT, entry.admin or None, name, used)
 
 
 def admin_address(given: str | None, place: Place) -> str | None:
@@ -99,6 +104,15 @@ def admin_address(given: str | None, place: Place) -> str | None:
         fix = f"has none: `purveyor context set {place.context} --admin ADDRESS`, or give --admin"
         raise _refused(f"admin address of context {place.context}", fix)
     return place.admin
+
+
+def admin_tls(given: str | None, place: Place) -> Tls | bool | None:
+    """TLS of operators' commands: a context's goes for its admin address, unless that is a socket of this machine."""
+    if not place.context:
+        return place.tls
+    if given:
+        return None
+    return False if (place.admin or "").startswith("unix:") else place.tls
 
 
 def load() -> Contexts:
@@ -119,10 +133,12 @@ def load() -> Contexts:
 def _entry(name: str, table: Any) -> Entry:
     if not isinstance(table, dict) or not isinstance(table.get("address"), str):
         raise _refused(f"{path()}: contexts.{name}", "needs an address")
-    for key in ("tenant", "admin"):
+    tls = {key: f"tls_{key}" for key in TLS_KEYS}
+    for key in ("tenant", "admin", *tls.values()):
         if not isinstance(table.get(key, ""), str):
             raise _refused(f"{path()}: contexts.{name}.{key}", "is not text")
-    return Entry(table["address"], table.get("tenant", ""), table.get("admin", ""))
+    used = Tls.of({key: table.get(name, "") for key, name in tls.items()})
+    return Entry(table["address"], table.get("tenant", ""), table.get("admin", ""), used)
 
 
 @contextmanager
@@ -175,7 +191,23 @@ def _toml(known: Contexts) -> str:
         lines += ["", f"[contexts.{_quoted(name)}]", f"address = {_quoted(entry.address)}"]
         lines += [f"tenant = {_quoted(entry.tenant)}"] if entry.tenant else []
         lines += [f"admin = {_quoted(entry.admin)}"] if entry.admin else []
+        lines += [f"tls_{key} = {_quoted(value)}" for key, value in tls_values(entry.tls).items() if value]
     return "\n".join(lines) + "\n"
+
+
+def tls_values(tls: Tls | None) -> dict[str, str]:
+    """Its fields as text; all of them empty without TLS."""
+    return {key: str(getattr(tls, key)) if tls else "" for key in TLS_KEYS}
+
+
+def changed_tls(old: Tls | None, given: dict[str, str | None]) -> Tls | None:
+    """What is not given stays, what is empty goes; files count from here, whatever folder a later command runs in."""
+    values = tls_values(old)
+    for key, value in given.items():
+        if value is not None:
+            is_file = value and key != "server_name" and value != SYSTEM
+            values[key] = str(Path(value).expanduser().absolute()) if is_file else value
+    return Tls.of(values)
 
 
 def _quoted(text: str) -> str:
@@ -183,7 +215,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def checked(name: str, address: str, tenant: str, admin: str = "") -> Entry:
+def checked(name: str, address: str, tenant: str, admin: str = "", tls: Tls | None = None) -> Entry:
     """A context that can be stored. Raises InvalidRequestError, naming the part."""
     if not NAME.fullmatch(name):
         raise _refused("name", f"{name!r} is not 1 to 63 letters, digits, '.', '_', '-', a letter or digit first")
@@ -191,7 +223,7 @@ def checked(name: str, address: str, tenant: str, admin: str = "") -> Entry:
         raise _refused("tenant", f"{tenant!r} is not 1 to 63 of a-z, 0-9 and '-', a letter or digit at both ends")
     if not address or not address.isprintable():
         raise _refused("address", "is required: unix:/path or host:port")
-    return Entry(addresses.resolve(address), tenant, addresses.resolve_admin(admin) if admin else "")
+    return Entry(addresses.resolve(address), tenant, addresses.resolve_admin(admin) if admin else "", tls)
 
 
 def _refused(what: str, description: str) -> InvalidRequestError:

@@ -9,6 +9,7 @@ import typer
 
 from purveyor.cli import completing, contexts
 from purveyor.cli.running import execute
+from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName
 from purveyor.cli.session import AsJson, Globals, Session
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Listed:
     tenant: str
     admin: str
     current: bool
+    tls: dict[str, str]
 
 
 def add(app: typer.Typer) -> None:
@@ -46,7 +48,14 @@ def list_all(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT
     async def work(session: Session) -> None:
         known = contexts.load()
         found = [
-            Listed(name, entry.address, entry.tenant or contexts.DEFAULT_TENANT, entry.admin, name == known.current)
+            Listed(
+                name,
+                entry.address,
+                entry.tenant or contexts.DEFAULT_TENANT,
+                entry.admin,
+                name == known.current,
+                contexts.tls_values(entry.tls) if entry.tls else {},
+            )
             for name, entry in sorted(known.entries.items())
         ]
         session.emit(found, lambda: _table(found))
@@ -57,8 +66,16 @@ def list_all(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT
 def _table(found: list[Listed]) -> Any:
     from purveyor.cli import render  # noqa: PLC0415 - rich only where it is used
 
-    rows = (("*" if item.current else "", item.name, item.address, item.tenant, item.admin) for item in found)
-    return render.table(("", "NAME", "ADDRESS", "TENANT", "ADMIN"), rows)
+    rows = (
+        ("*" if item.current else "", item.name, item.address, item.tenant, item.admin, _shown(item.tls))
+        for item in found
+    )
+    return render.table(("", "NAME", "ADDRESS", "TENANT", "ADMIN", "TLS"), rows)
+
+
+def _shown(tls: dict[str, str]) -> str:
+    """Whether there is TLS, and with what of the client's own."""
+    return (tls["certificate"] or "yes") if tls else ""
 
 
 def use(context: typer.Context, name: Name, json: AsJson = False) -> None:  # noqa: FBT002 - a flag
@@ -85,15 +102,21 @@ def set_one(
         str | None,
         typer.Option("--admin", metavar="ADDRESS", help="The admin listener, for operators.", show_default=False),
     ] = None,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_server_name: TlsServerName = None,
     json: AsJson = False,  # noqa: FBT002 - a flag
 ) -> None:
-    """Make or change a context; what is not given stays. The first one becomes the current one."""
+    """Make or change a context; what is not given stays, what is given empty goes. The first one becomes the current one."""
+    given = dict(zip(contexts.TLS_KEYS, (tls_ca, tls_certificate, tls_key, tls_server_name), strict=True))
 
     async def work(session: Session) -> None:
         with contexts.changing() as known:
             old = known.entries.get(name, contexts.Entry(""))
             tenant_kept, admin_kept = old.tenant if tenant is None else tenant, old.admin if admin is None else admin
-            entry = contexts.checked(name, address or old.address, tenant_kept, admin_kept)
+            tls = contexts.changed_tls(old.tls, given)
+            entry = contexts.checked(name, address or old.address, tenant_kept, admin_kept, tls)
             known.current = known.current or name
             known.entries[name] = entry
             current = known.current

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from purveyor.admin import AdminClient
     from purveyor.client import Client
     from purveyor.operations import OperationHandle
+    from purveyor.tls import Tls
 
 P = ParamSpec("P")
 RETRY_SECONDS = 3.0  # a person waits: shorter than the library's own
@@ -61,6 +62,7 @@ class Globals:
     tenant: str | None = None
     json: bool = False
     context: str | None = None
+    tls: Tls | None = None
 
 
 @dataclass
@@ -86,14 +88,15 @@ class Session:
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a restarting broker is shown by us, not by gRPC's own log
         from purveyor.client import Client  # noqa: PLC0415 - gRPC is loaded by commands that call, not by --help
 
-        return Client(self.address, tenant=self.tenant, retry_for=RETRY_SECONDS)
+        return Client(self.address, tenant=self.tenant, tls=self.place.tls, retry_for=RETRY_SECONDS)
 
     def admin_client(self, address: str | None, retry_for: float = RETRY_SECONDS) -> AdminClient:
         """The same for operators: `address`, else the context's. Raises InvalidRequestError when the context has none."""
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from purveyor.admin import AdminClient  # noqa: PLC0415 - as above
 
-        return AdminClient(contexts.admin_address(address, self.place), retry_for=retry_for)
+        tls = contexts.admin_tls(address, self.place)
+        return AdminClient(contexts.admin_address(address, self.place), tls=tls, retry_for=retry_for)
 
     def emit(self, value: Any, shown: RenderableType | Callable[[], RenderableType]) -> None:
         """The result: `value` as JSON, or `shown` for people."""
@@ -183,7 +186,7 @@ def _session(ctx: typer.Context, arguments: dict[str, Any]) -> Session:
     )
     json = arguments.pop("json") or given.json
     try:
-        place = contexts.choose(address, tenant, context)
+        place = contexts.choose(address, tenant, context, given.tls)
     except PurveyorError as error:
         raise typer.Exit(report(Session(None, "", json), error, code_of(error))) from error
     session = Session(place.address, place.tenant, json, place=place)
