@@ -13,7 +13,7 @@ from purveyor_server.config import dev_catalog
 from purveyor_server.config.catalog import CatalogFile, load_catalog, parse_catalog
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.domain.catalog import Catalog
-from purveyor_server.domain.errors import invalid
+from purveyor_server.domain.errors import PurveyorError, invalid
 from purveyor_server.domain.model import Json, ProviderRef
 
 GOOD = """\
@@ -293,3 +293,47 @@ def places(text: str) -> list[str]:
     except ConfigError as refusal:
         return [problem.place for problem in refusal.problems]
     return []
+
+
+HIDDEN = GOOD.replace(
+    "        bindable: false\n",
+    "        bindable: false\n        visible_to: {tenants: [acme], labels: {tier: gold}}\n",
+)
+
+
+def test_a_plan_is_seen_by_named_tenants_and_by_labels() -> None:
+    file = parse(HIDDEN)
+    catalog = Catalog(file.services, 3, "whole", {"rich": {"tier": "gold", "x": "y"}, "poor": {"tier": "tin"}})
+
+    for tenant in ("acme", "rich"):
+        assert catalog.seen_by(tenant).offer("s1", "p1").plan.id == "p1"
+    for tenant in ("poor", "nobody"):
+        hidden = catalog.seen_by(tenant)
+        assert hidden.services == ()  # a service without plans is none
+        with pytest.raises(PurveyorError) as refused:
+            hidden.offer("s1", "p1")
+        with pytest.raises(PurveyorError) as unknown:
+            Catalog(()).offer("s1", "p1")
+        assert (refused.value.reason, refused.value.message) == (unknown.value.reason, unknown.value.message)
+
+
+def test_what_is_hidden_does_not_show_in_etags() -> None:
+    seen, other = parse(HIDDEN), parse(HIDDEN.replace("[acme]", "[acme, beta]"))
+    assert Catalog(seen.services).seen_by("acme").etag == Catalog(other.services).seen_by("acme").etag
+    assert Catalog(seen.services).seen_by("poor").etag == Catalog(other.services).seen_by("poor").etag
+    changed = parse(HIDDEN.replace("Small.", "Smaller."))
+    assert Catalog(seen.services).seen_by("poor").etag == Catalog(changed.services).seen_by("poor").etag
+    assert Catalog(seen.services).seen_by("acme").etag != Catalog(changed.services).seen_by("acme").etag
+
+
+def test_without_restrictions_everybody_sees_the_one_catalog() -> None:
+    catalog = Catalog(parse(GOOD).services, 1, "e")
+    assert catalog.seen_by("a") is catalog.seen_by("b") is catalog
+
+
+@pytest.mark.parametrize(
+    "bad", ["{tenants: [Acme]}", "{tenants: [a, a]}", "{labels: {tier: 1}}", "{label: {}}", "everybody"]
+)
+def test_a_bad_visibility_is_named(bad: str) -> None:
+    found = problems(GOOD.replace("        bindable: false\n", f"        bindable: false\n        visible_to: {bad}\n"))
+    assert any("visible_to" in problem for problem in found)

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from purveyor.v1 import admin_service_pb2, broker_service_pb2, options_pb2
+from purveyor_server.domain.catalog import Visibility
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.etags import etag_of
 from purveyor_server.domain.model import Identity, MaintenanceInfo
@@ -344,3 +345,27 @@ async def test_a_store_that_is_behind_takes_removals_only(tmp_path: Path) -> Non
         assert (await removal).operation is not None
         await behind
         assert lab.store.lag == 0.0
+
+
+async def test_a_hidden_plan_is_as_if_it_did_not_exist(lab: Broker) -> None:
+    hidden = plan("secret", visible_to=Visibility(frozenset({"others"})))
+    lab.catalog.append(catalog(plan("small", plan_updateable=True), hidden))
+    await ready(lab)
+    errors = [
+        await reason(lab.door.provision(LOCAL, provision("new", plan_id=name))) for name in ("secret", "nothing")
+    ] + [await reason(lab.door.update(LOCAL, update(plan_id=name))) for name in ("secret", "nothing")]
+    assert {(error.reason, error.message.replace("secret", "nothing")) for error in errors} == {
+        (Reason.UNKNOWN_PLAN, "the catalog has no plan with the id 'nothing'")
+    }
+    assert [offer.plan.id for offer in (await lab.door.get_catalog(LOCAL, TENANT)).offers] == ["small"]
+    assert [offer.plan.id for offer in (await lab.door.get_catalog(LOCAL, "others")).offers] == ["small", "secret"]
+    made = await lab.door.provision(LOCAL, provision("new", tenant="others", plan_id="secret"))
+    assert made.instance is not None
+
+
+async def test_an_instance_keeps_a_plan_that_is_hidden_later(lab: Broker) -> None:
+    await ready(lab)
+    lab.catalog.append(catalog(plan("small", visible_to=Visibility(frozenset({"others"})))))
+    await lab.end((await lab.door.update(LOCAL, update(parameters={"size": 3}))).operation)
+    await lab.end((await lab.door.bind(LOCAL, bind())).operation)
+    assert (await reason(lab.door.provision(LOCAL, provision("new")))).reason is Reason.UNKNOWN_SERVICE

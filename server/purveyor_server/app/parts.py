@@ -138,7 +138,7 @@ class Broker:
         keys = await unlock(store, key_source(settings))
         if keys.older:
             _log.warning("older keys are in use: rotate", primary=keys.sealer.primary, older=keys.older)
-        catalog = await _apply(store, file)
+        catalog = await _apply(store, file, settings.tenant_labels)
         registry = self._open_registry(store, settings.data_dir / "providers")
         hub = OperationHub()
         self._stack.callback(store.subscribe(hub.on_commit))
@@ -288,12 +288,12 @@ class Broker:
         self._stack.push_async_callback(run)
 
 
-async def _apply(store: Store, file: CatalogFile) -> Catalog:
+async def _apply(store: Store, file: CatalogFile, labels: Mapping[str, Mapping[str, str]]) -> Catalog:
     """Store the catalog and its plan snapshots before anybody can order from it."""
     snapshots = tuple(Catalog(file.services).snapshots.values())
     version = await store.apply_catalog(file.digest, file.text, snapshots)
     _log.info("catalog applied", version=version.version, services=len(file.services), plans=len(snapshots))
-    return Catalog(file.services, version.version, version.digest)
+    return Catalog(file.services, version.version, version.digest, labels)
 
 
 def _refusal(failure: BaseException) -> StartRefusedError | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from purveyor_server.config.values import Duration, absent, is_reference
+from purveyor_server.config.values import Duration, TenantName, absent, is_reference
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.names import ID_RULE, check_id
 
@@ -132,6 +132,13 @@ class DashboardEntry(Entry):
     redirect_uri: str = ""
 
 
+class VisibilityEntry(Entry):
+    """Who may see it: tenants by name, and those that carry all of the labels (`[tenants.NAME] labels` of the settings)."""
+
+    tenants: Annotated[list[TenantName], AfterValidator(_distinct)] = []
+    labels: Annotated[dict[str, str], Field(max_length=64)] = {}
+
+
 class PlanEntry(Entry):
     """OSBAPI ServicePlan, with the provider that makes it; None = as the service says."""
 
@@ -150,6 +157,7 @@ class PlanEntry(Entry):
     limits: LimitsEntry = absent()
     maximum_polling_duration: Annotated[int, Field(ge=1)] | None = None
     maintenance_info: MaintenanceEntry | None = None
+    visible_to: VisibilityEntry | None = None
 
 
 class ServiceEntry(Entry):
@@ -168,6 +176,7 @@ class ServiceEntry(Entry):
     dashboard_client: DashboardEntry | None = None
     plan_updateable: bool = False
     defaults: DefaultsEntry = absent()
+    visible_to: VisibilityEntry | None = None
     plans: Annotated[list[Any], Field(min_length=1)]
 
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from purveyor_server.config import schemas
-from purveyor_server.config.catalog_models import DefaultsEntry, PlanEntry, ServiceEntry
+from purveyor_server.config.catalog_models import DefaultsEntry, PlanEntry, ServiceEntry, VisibilityEntry
 from purveyor_server.config.problems import Path
 from purveyor_server.config.values import is_reference
 from purveyor_server.config.yaml_tree import Tree
@@ -24,6 +24,7 @@ from purveyor_server.domain.catalog import (
     PlanLimits,
     PlanSchemas,
     Service,
+    Visibility,
 )
 from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
 
@@ -139,7 +140,12 @@ def to_service(entry: ServiceEntry, plans: Sequence[PlanEntry], refs: Mapping[st
         dashboard_client=DashboardClient(client.id, client.redirect_uri) if client else None,
         plan_updateable=entry.plan_updateable,
         defaults=PlanDefaults(entry.defaults.instance, entry.defaults.binding),
+        visible_to=_to_visibility(entry.visible_to),
     )
+
+
+def _to_visibility(entry: VisibilityEntry | None) -> Visibility | None:
+    return None if entry is None else Visibility(frozenset(entry.tenants), entry.labels)
 
 
 def _to_plan(entry: PlanEntry, service: ServiceEntry, provider: ProviderRef) -> Plan:
@@ -160,6 +166,7 @@ def _to_plan(entry: PlanEntry, service: ServiceEntry, provider: ProviderRef) -> 
         limits=PlanLimits(entry.limits.operation, entry.limits.rollback),
         maximum_polling_duration=timedelta(seconds=polling) if polling is not None else None,
         maintenance_info=MaintenanceInfo(maintenance.version, maintenance.description) if maintenance else None,
+        visible_to=_to_visibility(entry.visible_to),
     )
 
 

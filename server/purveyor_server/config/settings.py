@@ -15,7 +15,7 @@ import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from purveyor_server.config.listening import AdminSettings, FilePath, ListenSettings, Section
-from purveyor_server.config.values import Duration, Size, absent
+from purveyor_server.config.values import Duration, Size, TenantName, absent
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.store.contract import Retention
@@ -182,6 +182,14 @@ class RetentionSettings(Section):
         return Retention(self.operations, self.tombstones, self.events, self.max_events)
 
 
+class TenantSection(Section):
+    """What the broker is told of one tenant; one that is not named has no labels."""
+
+    labels: dict[Annotated[str, Field(min_length=1, max_length=63)], Annotated[str, Field(max_length=255)]] = Field(
+        default_factory=dict
+    )
+
+
 class Settings(Section):
     """All of it. `catalog` None stands for the built-in one."""
 
@@ -198,11 +206,17 @@ class Settings(Section):
     limits: LimitSettings = absent()
     watch: WatchSection = absent()
     retention: RetentionSettings = absent()
+    tenants: dict[TenantName, TenantSection] = Field(default_factory=dict)
 
     @property
     def keys_path(self) -> Path:
         """Where the key file is, or would be."""
         return self.key_file or self.data_dir / "keys"
+
+    @property
+    def tenant_labels(self) -> dict[str, dict[str, str]]:
+        """Labels by tenant."""
+        return {name: tenant.labels for name, tenant in self.tenants.items()}
 
     @property
     def database(self) -> Path:

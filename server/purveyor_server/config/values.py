@@ -13,7 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from purveyor_server.domain.errors import PurveyorError
+from purveyor_server.domain.names import TENANT_RULE, check_tenant
 
 MAX_SOCKET_PATH = 107  # sun_path of Linux without its final zero
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -56,6 +59,14 @@ def absent() -> Any:
     return Field(default_factory=dict, validate_default=True)
 
 
+def _tenant(value: str) -> str:
+    try:
+        return check_tenant(value, "")
+    except PurveyorError:
+        raise ValueError(f"must be a tenant: {TENANT_RULE}") from None
+
+
+TenantName = Annotated[str, AfterValidator(_tenant)]
 Duration = Annotated[timedelta, BeforeValidator(_positive), BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 

@@ -7,7 +7,10 @@ Source: OSBAPI v2.17, Catalog Management.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,6 +20,8 @@ from purveyor_server.domain.errors import PurveyorError, Reason, Resource
 from purveyor_server.domain.model import Json, MaintenanceInfo, PlanSnapshot, ProviderRef
 
 JsonSchema = dict[str, Any]
+NO_LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+MAX_VIEWS = 10_000  # tenants' catalogs in memory
 
 
 class PlanSchemas(msgspec.Struct, frozen=True):
@@ -41,6 +46,17 @@ class PlanLimits(msgspec.Struct, frozen=True):
     rollback: timedelta | None = None
 
 
+class Visibility(msgspec.Struct, frozen=True):
+    """Who may know of a plan or service: the named tenants, and those that carry all of `labels` (none: nobody by labels)."""
+
+    tenants: frozenset[str] = frozenset()
+    labels: dict[str, str] = {}
+
+    def shows(self, tenant: str, labels: Mapping[str, str]) -> bool:
+        """Whether a tenant with these labels may know of it."""
+        return tenant in self.tenants or (bool(self.labels) and self.labels.items() <= labels.items())
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """OSBAPI ServicePlan, and which provider makes it with which settings."""
 
@@ -59,6 +75,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     limits: PlanLimits = PlanLimits()
     maximum_polling_duration: timedelta | None = None
     maintenance_info: MaintenanceInfo | None = None
+    visible_to: Visibility | None = None  # None: to everybody
 
 
 class DashboardClient(msgspec.Struct, frozen=True):
@@ -85,6 +102,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     dashboard_client: DashboardClient | None = None
     plan_updateable: bool = False
     defaults: PlanDefaults = PlanDefaults()
+    visible_to: Visibility | None = None  # None: to everybody; a plan is seen by who may see both
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -113,12 +131,22 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Catalog:
-    """An applied catalog with its number (`version`) and look-ups by id."""
+    """An applied catalog with its number (`version`) and look-ups by id; `labels` are those of tenants, by name."""
 
-    def __init__(self, services: tuple[Service, ...], version: int = 0, etag: str = "") -> None:
+    def __init__(
+        self,
+        services: tuple[Service, ...],
+        version: int = 0,
+        etag: str = "",
+        labels: Mapping[str, Mapping[str, str]] = NO_LABELS,
+    ) -> None:
         self.services = services
         self.version = version
         self.etag = etag
+        self._labels = labels
+        self._views: dict[str, Catalog] = {}
+        parts: list[Service | Plan] = [*services, *(plan for service in services for plan in service.plans)]
+        self._restricted = any(part.visible_to is not None for part in parts)
         self._services = {service.id: service for service in services}
         self._offers = {(s.id, p.id): Offer(s, p) for s in services for p in s.plans}
         self.snapshots = {key: offer.snapshot for key, offer in self._offers.items()}
@@ -127,6 +155,34 @@ class Catalog:
     def offers(self) -> tuple[Offer, ...]:
         """Every plan with its service."""
         return tuple(self._offers.values())
+
+    def seen_by(self, tenant: str) -> Catalog:
+        """What a tenant may know of, with an etag of its own: a plan that it may not see is as if it did not exist."""
+        if not self._restricted:
+            return self
+        found = self._views.get(tenant)
+        if found is None:
+            if len(self._views) >= MAX_VIEWS:
+                self._views.clear()
+            found = self._views[tenant] = self._view(tenant)
+        return found
+
+    def _view(self, tenant: str) -> Catalog:
+        labels = self._labels.get(tenant, {})
+
+        def shown(part: Service | Plan) -> bool:
+            return part.visible_to is None or part.visible_to.shows(tenant, labels)
+
+        def bare(part: Any) -> Any:  # who else may see it is not told, not even by the etag
+            return msgspec.structs.replace(part, visible_to=None)
+
+        services = tuple(
+            msgspec.structs.replace(bare(service), plans=plans)
+            for service in self.services
+            if shown(service) and (plans := tuple(bare(plan) for plan in service.plans if shown(plan)))
+        )
+        etag = hashlib.sha256(msgspec.json.encode(services, order="sorted")).hexdigest()
+        return Catalog(services, self.version, etag)
 
     def offer(self, service_id: str, plan_id: str) -> Offer:
         """The plan of exactly this service; raises UNKNOWN_SERVICE or UNKNOWN_PLAN. Ids only: names are for people."""

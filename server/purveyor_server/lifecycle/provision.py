@@ -85,7 +85,7 @@ def _ask(parts: Parts, caller: Caller, request: Provision) -> ProvisionAsk:
     digest = keyed_digest(parts.digest_key, "provision", request.body)
     ask = ProvisionAsk(request=request, order=order, uid=new_id(), digest=digest, settings=parts.settings)
     try:
-        offer = parts.catalog().offer(request.service_id, request.plan_id)
+        offer = parts.catalog().seen_by(request.tenant).offer(request.service_id, request.plan_id)
         check_maintenance(request.maintenance_info, offer.plan.id, offer.plan.maintenance_info)
         parameters = for_create(offer, request.parameters)
     except PurveyorError as error:

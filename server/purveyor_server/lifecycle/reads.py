@@ -22,7 +22,7 @@ from purveyor_server.store.contract import Scope
 def get_catalog(parts: Parts, caller: Caller, tenant: str) -> Catalog:
     """What the caller may order."""
     parts.door.enter(caller, Action.GET_CATALOG, tenant)
-    return parts.catalog()
+    return parts.catalog().seen_by(tenant)
 
 
 async def watch_catalog(
@@ -33,8 +33,9 @@ async def watch_catalog(
     interval = max(heartbeat.total_seconds(), parts.settings.shortest_heartbeat)
     shown: Catalog | None = None
     while True:
-        catalog = parts.catalog()
-        yield None if catalog is shown else catalog
+        catalog = parts.catalog().seen_by(tenant)
+        same = shown is not None and (catalog is shown or catalog.etag == shown.etag != "")
+        yield None if same else catalog
         shown = catalog
         await asyncio.sleep(interval)
 

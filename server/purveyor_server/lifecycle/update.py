@@ -134,8 +134,10 @@ def _target(parts: Parts, ask: UpdateAsk, present: Settings) -> Target:
     """Raises UNKNOWN_PLAN, PLAN_NOT_UPDATABLE, MAINTENANCE_INFO_CONFLICT or INVALID_PARAMETERS."""
     request = ask.request
     current = parts.book.get(present.plan)
-    offer = parts.catalog().offer(present.service_id, request.plan_id or present.plan_id)
-    moves = offer.plan.id != present.plan_id
+    moves = request.plan_id not in {None, "", present.plan_id}
+    # An instance keeps the plan that it has, also when others are not shown it any more; it cannot move to a hidden one.
+    catalog = parts.catalog().seen_by(request.tenant) if moves else parts.catalog()
+    offer = catalog.offer(present.service_id, request.plan_id or present.plan_id)
     if moves:
         _check_move(parts, current, offer)
     if current.contract is not None and Ability.UPDATE not in current.abilities:
