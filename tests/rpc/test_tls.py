@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # the only way to a cache of sessions
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from purveyor_server.kit.listeners import ListenError
 from purveyor_server.kit.signals import Signals
@@ -151,6 +153,16 @@ async def test_a_revoked_certificate_is_refused_by_call(site: Site, server: RpcS
     assert await get(address_of(server), credentials(site.authority, other)) == ""
 
 
+async def test_a_revoked_certificate_is_not_told_how_the_broker_does(site: Site, server: RpcServer) -> None:
+    client = site.client()
+    site.revoke(client)
+    await look(server)
+    async with grpc.aio.secure_channel(address_of(server), credentials(site.authority, client)) as channel:
+        unknown: Any = channel.unary_unary("/no.such/Method")
+        for call in (health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()), unknown(b"")):
+            assert (await failure_of(call)).reason == "CREDENTIAL_REVOKED"
+
+
 async def ended(server: RpcServer, door: ScriptedDoor, shown: grpc.ChannelCredentials, change: Any) -> tuple[str, str]:
     """The reason and the problem that an open stream ends with after `change()`."""
     async with asyncio.timeout(SECONDS), stub_of(address_of(server), shown) as stub:
@@ -224,6 +236,53 @@ async def test_a_new_certificate_serves_new_connections_and_streams_go_on(
         assert await shown_serial(site, address, client) == after
         door.watched.put_nowait(None)
         assert await stream.read() is grpc.aio.EOF
+
+
+async def test_files_and_dates_are_looked_after_without_being_asked(
+    site: Site, server: RpcServer, door: ScriptedDoor
+) -> None:
+    client, address = site.client(), address_of(server)
+    assert server.tls is not None
+    async with asyncio.timeout(SECONDS), stub_of(address, credentials(site.authority, client)) as stub:
+        stream = stub.WatchOperation(WATCH)
+        await door.signals.wait("watch_operation")
+        after = site.write_server().certificate.serial_number
+        site.revoke(client)
+
+        failure = await failure_of(stream.read())
+
+    assert failure.reason == "CREDENTIAL_REVOKED"
+    assert server.tls.listeners[0].reloads == 1
+    assert await shown_serial(site, address, client) == after
+
+
+@pytest.mark.parametrize("revoked", [False, True], ids=["good", "revoked"])
+async def test_a_resumed_session_is_judged_as_a_new_one(
+    site: Site, server: RpcServer, door: ScriptedDoor, *, revoked: bool
+) -> None:
+    seen: list[Any] = []
+    client, cache = site.client(), cygrpc.SSLSessionCacheLRU(4)
+    address = address_of(server).replace("127.0.0.1", "localhost")
+
+    async def answer(*_: Any) -> Any:
+        call = current_call()
+        seen.append((call.context.auth_context()["ssl_session_reused"], call.peer is not None))
+        return instance()
+
+    door.script["get_instance"] = answer
+    more = [("grpc.ssl_session_cache", cache)]
+    async with stub_of(address, credentials(site.authority, client), more) as stub:
+        await stub.GetInstance(GET)
+    if revoked:
+        site.revoke(client)
+        await look(server)
+    async with stub_of(address, credentials(site.authority, client), more) as stub:
+        if revoked:
+            assert (await failure_of(stub.GetInstance(GET))).reason == "CREDENTIAL_REVOKED"
+        else:
+            await stub.GetInstance(GET)
+
+    assert seen == [([b"false"], True), ([b"true"], True)][: 1 if revoked else 2]
 
 
 async def test_a_broken_pair_keeps_the_old_one_until_it_is_mended(

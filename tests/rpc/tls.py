@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -94,11 +95,11 @@ def credentials(roots: Authority, client: Issued | None = None, chain: bytes = b
 
 @asynccontextmanager
 async def stub_of(
-    address: str, shown: grpc.ChannelCredentials | None
+    address: str, shown: grpc.ChannelCredentials | None, more: Sequence[tuple[str, Any]] = ()
 ) -> AsyncIterator[broker_service_pb2_grpc.BrokerServiceStub]:
-    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    options: list[tuple[str, Any]] = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), *more]
     if address.startswith("unix:"):
-        options.append(("grpc.ssl_target_name_override", "localhost"))  # type: ignore[arg-type] # options are of any type
+        options.append(("grpc.ssl_target_name_override", "localhost"))
     if shown is None:
         channel = grpc.aio.insecure_channel(address, options=options)
     else:

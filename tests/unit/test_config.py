@@ -194,6 +194,18 @@ def test_listeners_with_tls_may_be_anywhere(file: Path) -> None:
     assert len(settings.admin.addresses) == 1  # the socket of the data folder stays
 
 
+def test_listeners_with_tls_by_the_environment(file: Path) -> None:
+    file.write_text(CATALOG)
+    text = '[{"address": "[::]:7443", "certificate": "/tls/c", "key": "/tls/k"}]'
+
+    (found,) = load(file, {"PURVEYOR_LISTEN__TLS": text}).listen.tls
+
+    assert (found.address.text, found.files) == ("[::]:7443", TlsFiles(Path("/tls/c"), Path("/tls/k")))
+    assert problems(file, CATALOG, {"PURVEYOR_LISTEN__TLS": "0.0.0.0:7443"}) == [
+        "PURVEYOR_LISTEN__TLS: listen.tls: must be a list of tables, in JSON where it is a text"
+    ]
+
+
 def test_bad_listeners_with_tls_are_named(file: Path) -> None:
     text = """
 [listen]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -122,6 +123,18 @@ def test_a_key_that_others_may_read_is_refused(files: TlsFiles) -> None:
     files.key.chmod(0o640)
 
     with pytest.raises(TlsFileError, match=r"is open to others \(mode bits 040\); take them away: chmod 600"):
+        read_material(files, NOW)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(("mode", "good"), [(0o640, True), (0o440, True), (0o644, False), (0o660, False)])
+def test_a_key_of_root_may_be_readable_for_our_group(
+    files: TlsFiles, monkeypatch: pytest.MonkeyPatch, mode: int, *, good: bool
+) -> None:
+    files.key.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+    with nullcontext() if good else pytest.raises(TlsFileError, match="is open to others"):
         read_material(files, NOW)
 
 

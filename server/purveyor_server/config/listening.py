@@ -6,6 +6,7 @@ Limit: whether the files are good is judged at the start and by `config check`, 
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,16 @@ from purveyor_server.security.tls import TlsFiles
 
 def _absolute(value: Path) -> Path:
     return value.expanduser().absolute()
+
+
+def _from_json(value: Any) -> Any:
+    """A list of tables; as text (an environment variable) in JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("must be a list of tables, in JSON where it is a text") from None
 
 
 FilePath = Annotated[Path, AfterValidator(_absolute)]
@@ -70,7 +81,7 @@ class TlsListener(Section):
 class Listeners(Section):
     """Where a server listens, without and with TLS; at least one of both."""
 
-    tls: tuple[TlsListener, ...] = ()
+    tls: Annotated[tuple[TlsListener, ...], BeforeValidator(_from_json)] = ()
     addresses: Addresses = ()
 
     @field_validator("addresses")

@@ -133,7 +133,7 @@ class RpcServer:
         self.tls = await open_tls(listens, self._clock)
         if self.tls.asks_clients:
             self.certificates = Certificates(self.tls.trust, self._clock)
-            self.tls.on_change = self.certificates.sweep
+            self.tls.open_peers, self.tls.on_check = self.certificates.peers, self.certificates.sweep
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         arounds = self._arounds()

@@ -23,7 +23,7 @@ from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.listeners import ListenError
 from purveyor_server.kit.signals import Signals
 from purveyor_server.security.certificates import read_material
-from purveyor_server.security.tls import TIME, Material, TlsFileError, TlsFiles, TlsListen
+from purveyor_server.security.tls import TIME, Material, PeerCertificate, TlsFileError, TlsFiles, TlsListen
 from purveyor_server.security.trust import Basis, ClientTrust
 
 POLL_SECONDS = 1.0
@@ -112,10 +112,10 @@ class TlsWatch:
     def __init__(self, listens: Sequence[TlsListen], clock: Clock) -> None:
         self._clock = clock
         self.listeners = [Secured(listen, clock.now()) for listen in listens]
-        self.trust = ClientTrust()
-        self._judge_by_present()
+        self.trust = ClientTrust(self._bases())
         self.signals = Signals()
-        self.on_change: Callable[[], None] = lambda: None
+        self.open_peers: Callable[[], list[PeerCertificate]] = list
+        self.on_check: Callable[[], None] = lambda: None
         self._overdue: set[str] = set()
 
     @property
@@ -123,8 +123,8 @@ class TlsWatch:
         """Whether any listener asks for client certificates."""
         return any(listener.material.client_ca is not None for listener in self.listeners)
 
-    def _judge_by_present(self) -> None:
-        self.trust.replace(Basis(listener.material, listener.listen.strict) for listener in self.listeners)
+    def _bases(self) -> list[Basis]:
+        return [Basis(listener.material, listener.listen.strict) for listener in self.listeners]
 
     async def run(self) -> None:
         """Look after files and dates for ever."""
@@ -139,10 +139,11 @@ class TlsWatch:
         """Take what changed; end what is no longer good."""
         now = self._clock.now()
         if any([await listener.refresh(now) for listener in self.listeners]):
-            self._judge_by_present()
+            bases = self._bases()
+            self.trust.replace(bases, await asyncio.to_thread(self.trust.weigh, bases, self.open_peers()))
         for listener in self.listeners:
             self._tell_overdue(listener, now)
-        self.on_change()
+        self.on_check()
         self.signals.emit("checked")
 
     def _tell_overdue(self, listener: Secured, now: datetime) -> None:

@@ -7,7 +7,7 @@ Limit: the authorities and lists of all listeners of a server are one set: which
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -31,17 +31,25 @@ class Basis(NamedTuple):
 class ClientTrust:
     """The judge of client certificates; `replace` gives it the files of today."""
 
-    def __init__(self, bases: Iterable[Basis] = ()) -> None:
+    def __init__(self, bases: Sequence[Basis] = ()) -> None:
+        self._authorities: list[x509.Certificate] = []
+        self._issued: dict[str, bool] = {}
         self.replace(bases)
 
-    def replace(self, bases: Iterable[Basis]) -> None:
-        """Judge by these from now on."""
-        self._authorities: list[x509.Certificate] = []
+    def weigh(self, bases: Sequence[Basis], peers: Iterable[PeerCertificate]) -> dict[str, bool]:
+        """Which of `peers` these authorities stand for, for `replace`: half a millisecond each, so in a thread."""
+        authorities = authorities_of(bases)
+        if authorities == self._authorities:
+            return dict(self._issued)
+        return {peer.fingerprint: issued_by(peer, authorities) for peer in peers}
+
+    def replace(self, bases: Sequence[Basis], issued: dict[str, bool] | None = None) -> None:
+        """Judge by these from now on; `issued` is what `weigh` found for them."""
+        self._authorities = authorities_of(bases)
+        self._issued = dict(issued or {})
         self._revoked: dict[bytes, frozenset[int]] = {}
         self._due: dict[bytes, datetime] = {}
-        self._issued: dict[str, bool] = {}
         for material, strict in bases:
-            self._authorities += material.authorities
             for found in material.lists:
                 self._revoked[found.issuer] = self._revoked.get(found.issuer, frozenset()) | found.serials
                 if strict and found.next_update is not None:
@@ -69,6 +77,11 @@ class ClientTrust:
                 self._issued.clear()
             known = self._issued[peer.fingerprint] = issued_by(peer, self._authorities)
         return known
+
+
+def authorities_of(bases: Iterable[Basis]) -> list[x509.Certificate]:
+    """All of them."""
+    return [authority for basis in bases for authority in basis.material.authorities]
 
 
 def issued_by(peer: PeerCertificate, authorities: list[x509.Certificate]) -> bool:

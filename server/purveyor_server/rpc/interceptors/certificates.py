@@ -44,6 +44,10 @@ class Certificates:
             if not calls:
                 self._open.pop(peer.fingerprint, None)
 
+    def peers(self) -> list[PeerCertificate]:
+        """The certificates of the open calls."""
+        return [peer for peer, _ in self._open.values()]
+
     def sweep(self) -> None:
         """End the open calls of every certificate that is no longer good."""
         now = self._clock.now()
