@@ -3,7 +3,7 @@
 Guarantee: a cursor takes the event right behind its position, from the ring or from the store, and moves on event by event;
 only then it leaves out what its watcher does not want. What is no longer kept is `CompactedError`, a hole in the log a
 defect; never silence. A watcher that does not read costs its cursor and nothing else. A commit wakes the cursors of the
-tenants that it concerns; the others are taken along.
+tenants that it concerns, in rounds with rests between them (`pace`); the others are taken along.
 Limit: what fell out of the ring is read and encoded anew for each watcher. A commit whose notice never came (the outcome of
 its COMMIT was unknown) is found within two rounds of `keep_up`, or at the next commit.
 """
@@ -21,6 +21,7 @@ from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import Event, EventKind
 from purveyor_server.store.contract import Commit, Store
 from purveyor_server.store.log import CompactedError
+from purveyor_server.watch.pace import Pace
 from purveyor_server.watch.ring import Encode, Ring
 from purveyor_server.watch.settings import WatchSettings
 
@@ -51,6 +52,9 @@ class EventLog:
         self._store = store
         self._cursors: set[Cursor] = set()
         self._parked: dict[str, set[Cursor]] = {}
+        self._held: dict[str, int] = {}  # tenants whose parked cursors have had no more than up to this revision
+        self._pace = Pace(time.monotonic, self.settings.longest_rest, self.settings.rest_each)
+        self._timer: asyncio.TimerHandle | None = None
         self._suspect = 0
 
     @property
@@ -87,10 +91,34 @@ class EventLog:
         self._wake(list(self._parked), before)
 
     def _wake(self, tenants: Iterable[str], position: int) -> None:
-        """Wake the parked cursors of these tenants, which have had everything up to `position`."""
+        """Wake the parked cursors of these tenants, which have had everything up to `position`, when it is their turn."""
         for tenant in tenants:
+            if tenant in self._parked:
+                self._held.setdefault(tenant, position)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake whose news are held, now or after the rest."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._held:
+            return
+        if not self.closing and (wait := self._pace.wait) > 0:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._tell)
+            return
+        held, self._held = self._held, {}
+        woken: list[Cursor] = []
+        for tenant, position in held.items():
             for cursor in self._parked.pop(tenant, ()):
                 cursor.wake(position)
+                woken.append(cursor)
+        if woken:
+            self._pace.begin(woken)
+
+    def had(self, tenant: str) -> int:
+        """What a parked cursor of the tenant has had everything up to."""
+        return self._held.get(tenant, self.last)
 
     async def keep_up(self) -> None:
         """Look for commits that were not told of, for ever."""
@@ -136,10 +164,16 @@ class EventLog:
             yield cursor
         finally:
             self._cursors.discard(cursor)
+            self._back(cursor)
 
     def park(self, cursor: Cursor) -> None:
         """From now on a commit that concerns it wakes the cursor."""
         self._parked.setdefault(cursor.wanted.tenant, set()).add(cursor)
+        self._back(cursor)
+
+    def _back(self, cursor: Cursor) -> None:
+        if self._pace.back(cursor):
+            self._tell()
 
     def unpark(self, cursor: Cursor) -> bool:
         """The end of that; False when it was woken before."""
@@ -235,7 +269,7 @@ class Cursor:
             timer.cancel()
             self._news = None
             if self._log.unpark(self):
-                self.position = max(self.position, self._log.last)
+                self.position = max(self.position, self._log.had(self.wanted.tenant))
 
     def wake(self, position: int) -> None:
         """There is news behind `position`; nothing up to there was for this watcher."""

@@ -20,3 +20,5 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float = 1800.0
     age_jitter: float = 0.1  # share of `max_age` by which streams opened together end apart
     check_interval: float = 5.0
+    longest_rest: float = 0.1  # between two rounds of waking watchers, when some of them do not come back
+    rest_each: float = 0.0015  # on top, for every watcher of a round: serving one takes 0.1 to 0.4 ms

@@ -29,7 +29,7 @@ from tests.benchmarks.talk import Client, talking
 PROCESSES = 2
 CALLERS = 16
 WARM_UP = 20
-DELIVERIES = 60_000  # of a round, at least
+DELIVERIES, LEAST = 60_000, 160  # of a round: deliveries, and changes
 LOW_RATE, LOW_COUNT = 2.0, 20  # changes per second, and in a round
 YARDSTICK = "etcd 3.4, one member, the same clients"
 Open = Callable[[Path], AbstractContextManager[Server]]
@@ -124,7 +124,7 @@ def open_both(watches: int, figure: Callable[[Clients, Server, Run], float], run
 
 def rate(watches: int, made: Clients, server: Server, run: Run) -> float:
     """Deliveries per second."""
-    count = max(CALLERS * 4, DELIVERIES // watches)
+    count = max(LEAST, DELIVERIES // watches)
     before = server.cpu_seconds
     sent, answers = made.run(f"at-once {CALLERS}", count)
     seconds: float = max(answer["last"] for answer in answers) - min(sent)
