@@ -58,6 +58,7 @@ class Whole:
         admin_parts: AdminParts,
         use_cases: Lifecycle,
         log: EventLog,
+        provider: ScriptedProvider,
     ) -> None:
         self.world = world
         self.server = server
@@ -65,6 +66,7 @@ class Whole:
         self.use_cases = use_cases
         self.log = log
         self.admin_parts = admin_parts
+        self.provider = provider
         self.store: Store = admin_parts.store
 
     @property
@@ -75,15 +77,21 @@ class Whole:
 
 @asynccontextmanager
 async def whole_broker(
-    folder: Path, settings: RpcSettings | None = None, *, work: bool = True, watch: WatchSettings | None = None
+    folder: Path,
+    settings: RpcSettings | None = None,
+    *,
+    work: bool = True,
+    watch: WatchSettings | None = None,
+    service: Service = SERVICE,
+    scripted: type[ScriptedProvider] = ScriptedProvider,
 ) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING."""
     clock, hub = SystemClock(), OperationHub()
     world = World()
-    provider = ScriptedProvider(world)
+    provider = scripted(world)
     store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings())
     keys = await unlock(store, KeyFile(folder / "keys"))
-    catalog = Catalog((SERVICE,), 1, "c1")
+    catalog = Catalog((service,), 1, "c1")
     await store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
     store.subscribe(hub.on_commit)
     log = EventLog(store, encode_event, watch)
@@ -129,7 +137,7 @@ async def whole_broker(
         await server.start()
         if work:
             await engine.start()
-        yield Whole(world, server, engine, parts, use_cases, log)
+        yield Whole(world, server, engine, parts, use_cases, log, provider)
         use_cases.drain()
         await server.drain(GRACE_SECONDS)
     finally:

@@ -337,3 +337,12 @@ def test_without_restrictions_everybody_sees_the_one_catalog() -> None:
 def test_a_bad_visibility_is_named(bad: str) -> None:
     found = problems(GOOD.replace("        bindable: false\n", f"        bindable: false\n        visible_to: {bad}\n"))
     assert any("visible_to" in problem for problem in found)
+
+
+def test_a_default_of_a_secret_parameter_is_refused() -> None:
+    secret = GOOD.replace("size: {type: integer}", "size: {type: integer, writeOnly: true}")
+
+    (problem,) = problems(secret)
+
+    assert "defaults.instance.size: is marked as secret" in problem
+    assert parse(secret.replace("    defaults: {instance: {size: 1}}\n", ""))

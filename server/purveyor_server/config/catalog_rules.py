@@ -27,6 +27,7 @@ from purveyor_server.domain.catalog import (
     Visibility,
 )
 from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
+from purveyor_server.domain.veils import secret_places, tokens_of
 
 _SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|private_key|api_key)$", re.IGNORECASE)
 _URI_WITH_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
@@ -120,6 +121,8 @@ def _check_defaults(tree: Tree, schema: JsonSchema | None, defaults: Mapping[str
         return
     for place, message in schemas.misfits(schema, dict(defaults)):
         tree.add((*path, *place), f"does not fit the plan's own schema: {message}")
+    for pointer in secret_places((schema,), defaults):
+        tree.add((*path, *tokens_of(pointer)), "is marked as secret: a default would stand in the catalog in clear")
 
 
 def to_service(entry: ServiceEntry, plans: Sequence[PlanEntry], refs: Mapping[str, ProviderRef]) -> Service:

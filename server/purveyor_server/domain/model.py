@@ -69,8 +69,9 @@ class Settings(msgspec.Struct, frozen=True):
     plan: str  # PlanSnapshot.digest
     service_id: str
     plan_id: str
-    parameters: dict[str, Json] = {}
+    parameters: dict[str, Json] = {}  # MASK where a secret is
     maintenance_info: MaintenanceInfo | None = None
+    sealed: dict[str, str] = {}  # place (JSON Pointer) of a secret parameter -> its column among the instance's secrets
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -133,7 +134,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     plan: str  # PlanSnapshot.digest
     service_id: str
     plan_id: str
-    parameters: dict[str, Json] = {}
+    parameters: dict[str, Json] = {}  # MASK where a secret is
+    sealed: dict[str, str] = {}  # as of Settings, among the binding's secrets
     bind_resource: dict[str, Json] = {}
     context: dict[str, Json] = {}
     originating_identity: Identity | None = None

@@ -19,7 +19,7 @@ from purveyor_server.engine.context import Lease, StepContext
 from purveyor_server.engine.journal import Journal
 from purveyor_server.engine.vault import Vault
 from purveyor_server.engine.work import Assignment
-from purveyor_server.kit import failpoints
+from purveyor_server.kit import failpoints, hiding
 from purveyor_server.providers.answers import MAX_SAVED_BYTES, checked_range, clamped, plain, words
 from purveyor_server.providers.contract import (
     Done,
@@ -68,7 +68,7 @@ class Calls:
         point = f"piece.{target.piece.name}.{make}"
         try:
             failpoints.hit(f"{point}.before")
-            return await self._facade.make(target.piece, make, context)
+            return _without_hidden(await self._facade.make(target.piece, make, context))
         except failpoints.FailpointError as error:
             message = "a failure was planted here"
             raise Permanent(message, str(error)) from error
@@ -123,6 +123,9 @@ class Calls:
 
     async def _save(self, step: Step, value: Json) -> Json:
         kept = self._facade.believed(lambda: plain(value, "values to save", MAX_SAVED_BYTES))
+        if hiding.holds_hidden(kept):
+            message = "the provider saved a secret parameter"
+            raise Permanent(message)
         saved = replace(self._journal.steps[step.index], saved=kept)
         await self._journal.advance(lambda job: transitions.write_step(job, saved), "save")
         self._journal.remember(saved)
@@ -140,4 +143,12 @@ class Calls:
     def _progress(self, step: Step, percent: float, sentence: str) -> None:
         weight = self._journal.total_weight or 1.0
         total = self._journal.percent_before(step.index) + clamped(percent) * step.weight / weight
-        self._report(self._journal.operation.operation_id, min(total, 100.0), words(sentence))
+        self._report(self._journal.operation.operation_id, min(total, 100.0), hiding.masked(words(sentence)))
+
+
+def _without_hidden(answer: Done | NotYet) -> Done | NotYet:
+    """The answer; raises Permanent when outputs, which anybody may see, hold a secret parameter."""
+    if isinstance(answer, Done) and hiding.holds_hidden(answer.outputs):
+        message = "the provider gave a secret parameter among its outputs"
+        raise Permanent(message)
+    return answer

@@ -26,10 +26,12 @@ from purveyor_server.engine.rollback import Rollback
 from purveyor_server.engine.runner import Runner
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.engine.slots import Slots
+from purveyor_server.engine.unveiling import VeiledError, unveiled
 from purveyor_server.engine.vault import Sealing, Vault
 from purveyor_server.engine.work import MissingPlanError, assignment
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import Clock
+from purveyor_server.kit.hiding import hiding
 from purveyor_server.kit.ids import new_id
 from purveyor_server.kit.signals import Signals
 from purveyor_server.kit.tasks import TaskGroup
@@ -223,9 +225,10 @@ class Engine:
         journal = Journal(self._store, self._clock, self._settings, claimed)
         claimed = await self._with_plans(claimed)
         try:
-            assigned = assignment(claimed)
+            secrets = unveiled(claimed, self._sealer)
+            assigned = assignment(claimed, secrets)
             facade = self._providers.facade(assigned.provider)
-        except (MissingPlanError, ProviderMissingError) as error:
+        except (MissingPlanError, ProviderMissingError, VeiledError) as error:
             await journal.hold(str(error))
         if claimed.operation.contract and claimed.operation.contract != facade.contract:
             await journal.hold(
@@ -238,7 +241,8 @@ class Engine:
             journal, calls, vault, facade, assigned, self._settings, overdue=self._overdue_attempt(claimed)
         )
         rollback = Rollback(journal, calls, facade, assigned, self._settings)
-        await Runner(journal, calls, forward, rollback, self._settings).run()
+        with hiding(secrets.values):
+            await Runner(journal, calls, forward, rollback, self._settings).run()
 
     async def _with_plans(self, claimed: Claimed) -> Claimed:
         """Plan snapshots that the claim did not bring."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from purveyor_server.domain.errors import Reason
 from purveyor_server.domain.model import Failure, Operation
+from purveyor_server.kit import hiding
 from purveyor_server.providers.contract import (
     Ambiguous,
     Permanent,
@@ -45,8 +46,8 @@ def provider(error: ProviderError, step: str) -> Failure:
         reason = Reason.PROVIDER_TIMEOUT
     return Failure(
         reason=reason,
-        message=error.message,
-        operator_message=error.detail,
+        message=hiding.masked(error.message),
+        operator_message=hiding.masked(error.detail),
         retryable=not isinstance(error, Permanent),
         step=step,
     )

@@ -18,7 +18,7 @@ from purveyor_server.domain.model import Operation, SealedSecret, Step
 from purveyor_server.domain.states import Make, OperationState, StepState, Waiting
 from purveyor_server.engine import transitions
 from purveyor_server.engine.settings import EngineSettings
-from purveyor_server.kit import failpoints
+from purveyor_server.kit import failpoints, hiding
 from purveyor_server.kit.clock import Clock
 from purveyor_server.providers.contract import Outputs, PlannedStep
 from purveyor_server.store.contract import Advance, Claimed, Commands, Job, Writes
@@ -151,9 +151,8 @@ class Journal:
         """Let go of the operation for `after` seconds; always raises Parked."""
         due = timedelta(seconds=after)
         count = self.operation.attempts if attempts is None else attempts
-        await self.advance(
-            lambda job: transitions.park(job, steps, waiting, job.now + due, detail[:500], count), "park"
-        )
+        told = hiding.masked(detail)[:500]
+        await self.advance(lambda job: transitions.park(job, steps, waiting, job.now + due, told, count), "park")
         raise Parked
 
     async def hold(self, detail: str) -> NoReturn:

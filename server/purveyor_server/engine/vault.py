@@ -15,6 +15,7 @@ from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import Permanent, PlannedStep
 
 CREDENTIALS = "credentials"
+PARAMETER = ":parameter/"  # columns of secret parameters begin so
 
 
 class Sealing(Protocol):
@@ -69,7 +70,11 @@ class Vault:
 
     def by_label(self) -> dict[str, Secret]:
         """Secrets of all pieces by label."""
-        return {name.partition("/")[2]: self._open(name) for name in self._sealed if name != CREDENTIALS}
+        return {
+            name.partition("/")[2]: self._open(name)
+            for name in self._sealed
+            if name != CREDENTIALS and not name.startswith(PARAMETER)
+        }
 
     def _open(self, name: str) -> Secret:
         try:

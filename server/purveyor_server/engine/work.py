@@ -12,42 +12,51 @@ import msgspec
 
 from purveyor_server.domain.model import Binding, Instance, Operation, PlanSnapshot, ProviderRef, Settings, Step
 from purveyor_server.domain.states import StepState, Verb
+from purveyor_server.engine.unveiling import Unveiled
 from purveyor_server.providers.contract import BindingWork, Outputs, Work, WorkSettings
 from purveyor_server.store.contract import Claimed
+
+NO_SECRETS = Unveiled({})
 
 
 class MissingPlanError(Exception):
     """A plan snapshot that a record names is not in the store."""
 
 
-def settings_for(settings: Settings | None, plans: Mapping[str, PlanSnapshot]) -> WorkSettings | None:
+def settings_for(
+    settings: Settings | None, plans: Mapping[str, PlanSnapshot], secrets: Unveiled = NO_SECRETS
+) -> WorkSettings | None:
     """Stored settings with their plan snapshot's provider settings."""
     if settings is None:
         return None
     plan = plans.get(settings.plan)
     if plan is None:
         raise MissingPlanError(settings.plan)
-    return WorkSettings(settings.service_id, settings.plan_id, plan.settings, settings.parameters)
+    return WorkSettings(settings.service_id, settings.plan_id, plan.settings, secrets.parameters(settings))
 
 
 def work_for(
-    operation: Operation, instance: Instance, binding: Binding | None, plans: Mapping[str, PlanSnapshot]
+    operation: Operation,
+    instance: Instance,
+    binding: Binding | None,
+    plans: Mapping[str, PlanSnapshot],
+    secrets: Unveiled = NO_SECRETS,
 ) -> Work:
-    """The work of an operation (of the origin, for a CLEANUP)."""
+    """The work of an operation (of the origin, for a CLEANUP). Raises VeiledError."""
     return Work(
         verb=operation.verb,
         instance_uid=instance.uid,
-        want=settings_for(operation.want, plans),
-        was=settings_for(instance.applied or operation.was, plans)
+        want=settings_for(operation.want, plans, secrets),
+        was=settings_for(instance.applied or operation.was, plans, secrets)
         if operation.verb is Verb.DEPROVISION
-        else settings_for(operation.was, plans),
+        else settings_for(operation.was, plans, secrets),
         outputs=instance.outputs,
-        binding=_binding_work(binding) if operation.binding_uid and binding is not None else None,
+        binding=_binding_work(binding, secrets) if operation.binding_uid and binding is not None else None,
     )
 
 
-def _binding_work(binding: Binding) -> BindingWork:
-    return BindingWork(binding.uid, binding.parameters, binding.bind_resource, binding.expires_at)
+def _binding_work(binding: Binding, secrets: Unveiled) -> BindingWork:
+    return BindingWork(binding.uid, secrets.parameters(binding), binding.bind_resource, binding.expires_at)
 
 
 def done_outputs(steps: tuple[Step, ...]) -> dict[str, Outputs]:
@@ -70,11 +79,11 @@ class Assignment(msgspec.Struct, frozen=True):
         return self.claimed.operation
 
 
-def assignment(claimed: Claimed) -> Assignment:
-    """Translate a claim; raises MissingPlanError."""
+def assignment(claimed: Claimed, secrets: Unveiled = NO_SECRETS) -> Assignment:
+    """Translate a claim; raises MissingPlanError, VeiledError."""
     operation = claimed.operation
     about = claimed.origin if operation.verb is Verb.CLEANUP and claimed.origin is not None else operation
-    work = work_for(about, claimed.instance, claimed.binding, claimed.plans)
+    work = work_for(about, claimed.instance, claimed.binding, claimed.plans, secrets)
     settings = about.want or claimed.instance.applied or about.was or claimed.instance.desired
     plan = claimed.plans.get(claimed.binding.plan if claimed.binding is not None else settings.plan)
     if plan is None:

@@ -13,7 +13,7 @@ import msgspec
 from purveyor_server.domain.conflicts import Ruling, binding_row_of, row_of, rule_bind
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
-from purveyor_server.domain.model import Binding, Instance, Json
+from purveyor_server.domain.model import Binding, Instance
 from purveyor_server.domain.parameters import for_bind
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, Verb
@@ -28,6 +28,7 @@ from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
 from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.veiling import Veiled, stored_clear, veil
 from purveyor_server.providers.contract import Ability
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Writes
 
@@ -41,7 +42,7 @@ class BindAsk(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     settings: LifecycleSettings
     plan: KnownPlan | None = None
-    parameters: dict[str, Json] = {}
+    veiled: Veiled = Veiled({})
     refused: PurveyorError | None = None
 
 
@@ -52,15 +53,17 @@ async def bind(parts: Parts, caller: Caller, request: Bind) -> Outcome:
     check_bind(request, parts.settings)
     if not request.binding_id:
         request = msgspec.structs.replace(request, binding_id=new_id())
-    blank = _blank(parts, caller, request)
+    blank = ready = _blank(parts, caller, request)
 
     async def prepare() -> Accept:
-        return _command(scope, await _prepared(parts, scope, blank))
+        nonlocal ready
+        ready = await _prepared(parts, scope, blank)
+        return _command(scope, ready)
 
     decision = await accept(parts, prepare)
     parts.door.note_decision(caller, Action.BIND, request, decision)
     if request.validate_only:
-        return preview(parts, decision)
+        return preview(parts, decision, ready.veiled.clear | await stored_clear(parts, decision.operation))
     outcome = await answer(parts, caller, scope, request, decision)
     return await with_credentials(parts, caller, scope, outcome)
 
@@ -104,9 +107,10 @@ async def _prepared(parts: Parts, scope: Scope, ask: BindAsk) -> BindAsk:
     try:
         offer = parts.catalog().offer(plan.snapshot.service_id, plan.snapshot.plan_id)
         parameters = for_bind(offer, ask.request.parameters)
+        veiled = veil(parts, ask.uid, (offer.plan.schemas.binding_create,), parameters)
     except PurveyorError as error:
         return msgspec.structs.replace(ask, plan=plan, refused=error)
-    return msgspec.structs.replace(ask, plan=plan, parameters=parameters)
+    return msgspec.structs.replace(ask, plan=plan, veiled=veiled)
 
 
 def _plan_of(instance: Instance) -> str:
@@ -168,7 +172,8 @@ def _accepted(
         plan=applied.plan,
         service_id=applied.service_id,
         plan_id=applied.plan_id,
-        parameters=ask.parameters,
+        parameters=ask.veiled.shown,
+        sealed=ask.veiled.columns,
         bind_resource=request.bind_resource,
         context=request.context,
         originating_identity=request.originating_identity,
@@ -182,5 +187,10 @@ def _accepted(
         updated_at=now,
     )
     buried = () if failed is None else (touch(failed, now, state=BindingState.DELETED, deleted_at=now),)
-    writes = Writes(bindings=(*buried, binding), operations=(operation,), erase=tuple(record.uid for record in buried))
+    writes = Writes(
+        bindings=(*buried, binding),
+        operations=(operation,),
+        secrets=ask.veiled.rows,
+        erase=tuple(record.uid for record in buried),
+    )
     return Decision(writes, operation, instance, binding)

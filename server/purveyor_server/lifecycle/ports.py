@@ -28,7 +28,11 @@ class Plans(Protocol):
 
 
 class Opener(Protocol):
-    """Opens what the engine sealed; raises `security.sealing.SealError`."""
+    """Opens what was sealed, raises `security.sealing.SealError`; seals secret parameters."""
+
+    def seal(self, owner: str, name: str, clear: bytes) -> bytes:
+        """`clear`, sealed for the column `name` of the row `owner`."""
+        ...
 
     def open(self, owner: str, name: str, sealed: bytes) -> bytes:
         """The clear text that was sealed for the column `name` of the row `owner`."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 from msgspec.structs import replace
 
-from purveyor_server.domain.model import Binding, Operation, Settings
+from purveyor_server.domain.model import Binding, Json, Operation, Settings
 from purveyor_server.domain.states import Verb
 from purveyor_server.lifecycle.contract import Outcome
 from purveyor_server.lifecycle.running import Parts
+from purveyor_server.lifecycle.veiling import unveil
 from purveyor_server.providers.contract import BindingWork, ProviderError, Work, WorkSettings
 from purveyor_server.providers.registry import ProviderMissingError
 from purveyor_server.store.contract import Decision
 
 _log = structlog.get_logger(__name__)
+NO_CLEAR: Mapping[str, Json] = {}
 
 
-def preview(parts: Parts, decision: Decision) -> Outcome:
-    """The outcome of a dry run. What exists already (a replay, the current state) is shown as it is."""
+def preview(parts: Parts, decision: Decision, clear: Mapping[str, Json] = NO_CLEAR) -> Outcome:
+    """The outcome of a dry run. What exists already (a replay, the current state) is shown as it is.
+
+    `clear` holds secret parameters by column: the provider plans with them, and they are not shown.
+    """
     operation = decision.operation
     if operation is None or decision.replayed:
         return Outcome(operation, decision.instance, decision.binding, replayed=decision.replayed)
@@ -32,7 +39,7 @@ def preview(parts: Parts, decision: Decision) -> Outcome:
         instance_uid=_uid(operation, operation.instance_uid, Verb.PROVISION),
         binding_uid=_uid(operation, operation.binding_uid, Verb.BIND),
     )
-    return Outcome(shown, instance, binding, planned=_steps(parts, decision, operation))
+    return Outcome(shown, instance, binding, planned=_steps(parts, decision, operation, clear))
 
 
 def _uid(operation: Operation, uid: str, made_by: Verb) -> str:
@@ -40,7 +47,7 @@ def _uid(operation: Operation, uid: str, made_by: Verb) -> str:
     return "" if operation.verb is made_by else uid
 
 
-def _steps(parts: Parts, decision: Decision, operation: Operation) -> tuple[str, ...]:
+def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mapping[str, Json]) -> tuple[str, ...]:
     """Step names; none when the provider cannot say at present, which a removal tolerates."""
     instance = decision.instance
     settings = operation.want or operation.was
@@ -50,10 +57,10 @@ def _steps(parts: Parts, decision: Decision, operation: Operation) -> tuple[str,
     work = Work(
         verb=operation.verb,
         instance_uid=operation.instance_uid,
-        want=_settings(parts, operation.want),
-        was=_settings(parts, operation.was),
+        want=_settings(parts, operation.want, clear),
+        was=_settings(parts, operation.was, clear),
         outputs=instance.outputs if instance is not None else {},
-        binding=_binding(decision.binding),
+        binding=_binding(decision.binding, clear),
     )
     try:
         return parts.plans.plan_names(snapshot.provider, work)
@@ -62,14 +69,16 @@ def _steps(parts: Parts, decision: Decision, operation: Operation) -> tuple[str,
         return ()
 
 
-def _settings(parts: Parts, settings: Settings | None) -> WorkSettings | None:
+def _settings(parts: Parts, settings: Settings | None, clear: Mapping[str, Json]) -> WorkSettings | None:
     if settings is None:
         return None
     plan = parts.book.get(settings.plan).snapshot
-    return WorkSettings(settings.service_id, settings.plan_id, plan.settings, settings.parameters)
+    parameters = unveil(settings.parameters, settings.sealed, clear)
+    return WorkSettings(settings.service_id, settings.plan_id, plan.settings, parameters)
 
 
-def _binding(binding: Binding | None) -> BindingWork | None:
+def _binding(binding: Binding | None, clear: Mapping[str, Json]) -> BindingWork | None:
     if binding is None:
         return None
-    return BindingWork(binding.uid, binding.parameters, binding.bind_resource, binding.expires_at)
+    parameters = unveil(binding.parameters, binding.sealed, clear)
+    return BindingWork(binding.uid, parameters, binding.bind_resource, binding.expires_at)

@@ -27,6 +27,7 @@ from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
 from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.veiling import Veiled, veil
 from purveyor_server.store.contract import Accept, Decision, Situation, Writes
 
 
@@ -40,6 +41,7 @@ class ProvisionAsk(msgspec.Struct, frozen=True, kw_only=True):
     settings: LifecycleSettings
     plan: KnownPlan | None = None
     wanted: Settings | None = None
+    veiled: Veiled = Veiled({})
     refused: PurveyorError | None = None
 
 
@@ -51,24 +53,23 @@ async def provision(parts: Parts, caller: Caller, request: Provision) -> Outcome
     if not request.instance_id:
         request = msgspec.structs.replace(request, instance_id=new_id())
     ask = _ask(parts, caller, request)
-    command = Accept(
-        scope=scope,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        decide=partial(decide_provision, ask=ask),
-        request=ask.order.request,
-        creates=True,
-        dry_run=request.validate_only,
-        label="provision",
-    )
 
     async def prepare() -> Accept:
-        return command
+        return Accept(
+            scope=scope,
+            tenant=request.tenant,
+            instance_id=request.instance_id,
+            decide=partial(decide_provision, ask=ask),
+            request=ask.order.request,
+            creates=True,
+            dry_run=request.validate_only,
+            label="provision",
+        )
 
     decision = await accept(parts, prepare)
     parts.door.note_decision(caller, Action.PROVISION, request, decision)
     if request.validate_only:
-        return preview(parts, decision)
+        return preview(parts, decision, ask.veiled.clear)
     return await answer(parts, caller, scope, request, decision)
 
 
@@ -88,15 +89,20 @@ def _ask(parts: Parts, caller: Caller, request: Provision) -> ProvisionAsk:
         offer = parts.catalog().seen_by(request.tenant).offer(request.service_id, request.plan_id)
         check_maintenance(request.maintenance_info, offer.plan.id, offer.plan.maintenance_info)
         parameters = for_create(offer, request.parameters)
+        veiled = veil(parts, ask.uid, (offer.plan.schemas.instance_create,), parameters)
     except PurveyorError as error:
         return msgspec.structs.replace(ask, refused=error)
     plan = parts.book.of(offer)
-    return msgspec.structs.replace(ask, plan=plan, wanted=settings_of(plan.snapshot, parameters))
+    return msgspec.structs.replace(
+        ask, plan=plan, wanted=settings_of(plan.snapshot, veiled.shown, veiled.columns), veiled=veiled
+    )
 
 
-def settings_of(snapshot: PlanSnapshot, parameters: dict[str, object]) -> Settings:
+def settings_of(snapshot: PlanSnapshot, parameters: dict[str, object], columns: dict[str, str]) -> Settings:
     """A wish: this plan with these parameters."""
-    return Settings(snapshot.digest, snapshot.service_id, snapshot.plan_id, parameters, snapshot.maintenance_info)
+    return Settings(
+        snapshot.digest, snapshot.service_id, snapshot.plan_id, parameters, snapshot.maintenance_info, columns
+    )
 
 
 def check_maintenance(asked: MaintenanceInfo | None, plan_id: str, current: MaintenanceInfo | None) -> None:
@@ -155,6 +161,9 @@ def _accepted(situation: Situation, ask: ProvisionAsk, failed: Instance | None) 
     )
     buried = () if failed is None else (touch(failed, now, state=InstanceState.DELETED, deleted_at=now),)
     writes = Writes(
-        instances=(*buried, instance), operations=(operation,), erase=tuple(record.uid for record in buried)
+        instances=(*buried, instance),
+        operations=(operation,),
+        secrets=ask.veiled.rows,
+        erase=tuple(record.uid for record in buried),
     )
     return Decision(writes, operation, instance)

@@ -29,6 +29,7 @@ from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.provision import check_maintenance, settings_of
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
 from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.veiling import Veiled, merged, stored_clear, veil
 from purveyor_server.providers.contract import Ability
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Writes
 
@@ -52,6 +53,8 @@ class UpdateAsk(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     settings: LifecycleSettings
     seen: KnownPlan | None = None
+    seen_uid: str = ""  # of the instance for which `veiled` is
+    veiled: Veiled = Veiled({})  # what was sent, without nulls
     target: Target | None = None
     refused: PurveyorError | None = None
 
@@ -75,15 +78,17 @@ async def update(parts: Parts, caller: Caller, request: Update) -> Outcome:
         principal=caller.subject,
         request=request_key(parts, caller, Action.UPDATE, request),
     )
-    blank = UpdateAsk(request=request, order=order, settings=parts.settings)
+    blank = ready = UpdateAsk(request=request, order=order, settings=parts.settings)
 
     async def prepare() -> Accept:
-        return _command(scope, await _prepared(parts, scope, blank))
+        nonlocal ready
+        ready = await _prepared(parts, scope, blank)
+        return _command(scope, ready)
 
     decision = await accept(parts, prepare)
     parts.door.note_decision(caller, Action.UPDATE, request, decision)
     if request.validate_only:
-        return preview(parts, decision)
+        return preview(parts, decision, ready.veiled.clear | await stored_clear(parts, decision.operation))
     return await answer(parts, caller, scope, request, decision)
 
 
@@ -107,12 +112,16 @@ async def _prepared(parts: Parts, scope: Scope, ask: UpdateAsk) -> UpdateAsk:
         return ask
     present = base_of(instance)
     parts.book.refresh(present.plan)
-    ask = msgspec.structs.replace(ask, seen=parts.book.get(present.plan))
+    ask = msgspec.structs.replace(ask, seen=parts.book.get(present.plan), seen_uid=instance.uid)
     try:
         _check_context(parts, ask, present)
         if ask.record_only:
             return ask
-        return msgspec.structs.replace(ask, target=_target(parts, ask, present))
+        target = _target(parts, ask, present)
+        schemas = target.offer.plan.schemas
+        sent = {key: value for key, value in (ask.request.parameters or {}).items() if value is not None}
+        veiled = veil(parts, instance.uid, (schemas.instance_create, schemas.instance_update), sent)
+        return msgspec.structs.replace(ask, target=target, veiled=veiled)
     except PurveyorError as error:
         return msgspec.structs.replace(ask, refused=error)
 
@@ -190,6 +199,8 @@ def decide_update(situation: Situation, ask: UpdateAsk) -> Decision:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings)
     if ask.seen is None or ask.seen.snapshot.digest != base_of(instance).plan:
         raise unprepared()
+    if ask.veiled.columns and ask.seen_uid != instance.uid:
+        raise unprepared()
     if ask.refused is not None:
         raise ask.refused
     if wanted is None or wanted == instance.applied:
@@ -208,9 +219,9 @@ def _wanted(ask: UpdateAsk, instance: Instance) -> Settings | None:
     """The settings that the update leads to; None when it does not concern them, or was refused."""
     if ask.target is None:
         return None
-    sent = ask.request.parameters or {}
-    parameters = for_update(ask.target.offer, base_of(instance).parameters, sent)
-    return settings_of(ask.target.plan.snapshot, parameters)
+    sent, base = (ask.request.parameters or {}) | ask.veiled.shown, base_of(instance)
+    parameters = for_update(ask.target.offer, base.parameters, sent)
+    return settings_of(ask.target.plan.snapshot, parameters, merged(base.sealed, sent, ask.veiled.columns))
 
 
 def _running(situation: Situation) -> Operation | None:
@@ -262,4 +273,5 @@ def _accepted(situation: Situation, ask: UpdateAsk, instance: Instance, wanted: 
         last_operation=operation.operation_id,
         **_record_changes(ask, instance),
     )
-    return Decision(Writes(instances=(changed,), operations=(operation,)), operation, changed)
+    writes = Writes(instances=(changed,), operations=(operation,), secrets=ask.veiled.rows)
+    return Decision(writes, operation, changed)

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from purveyor_server.kit import hiding
 from purveyor_server.kit.secret import Secret
 
 MASK = "***"
@@ -67,7 +68,8 @@ def _rare(value: Any) -> Any:
 
 
 def masked(text: str) -> str:
-    """`text` without passwords in URIs, cut to MAX_TEXT characters."""
+    """`text` without passwords in URIs and what is hidden at present, cut to MAX_TEXT characters."""
+    text = hiding.masked(text)
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + "..."
     return _URI_PASSWORD.sub(rf"\1{MASK}@", text) if "://" in text else str(text)

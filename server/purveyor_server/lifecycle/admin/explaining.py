@@ -27,7 +27,7 @@ _WORDS = {
     Waiting.CIRCUIT: "the backend does not answer; no attempts are spent meanwhile",
     Waiting.LEASE: "a worker let go of it because its lease was about to end",
     Waiting.SETTLING: "an interrupted call may still take effect in the backend",
-    Waiting.HELD: "the provider's code no longer knows its steps: deploy a version that does",
+    Waiting.HELD: "the provider's code no longer knows its steps, or a secret parameter cannot be unsealed: its detail says it",
     Waiting.FROZEN: "an operator stopped it",
 }
 

@@ -21,6 +21,7 @@ from purveyor_server.lifecycle.admin.contract import Act, AdminParts, BackupFile
 from purveyor_server.lifecycle.admin.reporting import providers
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
+from purveyor_server.lifecycle.veiling import opened, unveil
 from purveyor_server.providers.contract import Known, Owned, ProviderError, WorkSettings
 from purveyor_server.store.contract import Page
 
@@ -149,8 +150,10 @@ async def _observed(parts: AdminParts, instance: Instance) -> Difference | None:
     plan = await parts.store.plan(applied.plan)
     if plan is None:
         return None
-    settings = WorkSettings(applied.service_id, applied.plan_id, plan.settings, applied.parameters)
     try:
+        clear = await opened(parts.store, parts.keys.sealer, instance.uid, applied.sealed)
+        parameters = unveil(applied.parameters, applied.sealed, clear)
+        settings = WorkSettings(applied.service_id, applied.plan_id, plan.settings, parameters)
         seen = await parts.backends.observe(plan.provider, Known(instance.uid, settings, instance.outputs))
     except Exception as error:  # noqa: BLE001 - as above
         return _unreadable(plan.provider, error, instance)
