@@ -82,7 +82,7 @@ async def whole_broker(
     *,
     work: bool = True,
     watch: WatchSettings | None = None,
-    service: Service = SERVICE,
+    service: Service | None = None,
     scripted: type[ScriptedProvider] = ScriptedProvider,
 ) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING."""
@@ -91,7 +91,7 @@ async def whole_broker(
     provider = scripted(world)
     store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings())
     keys = await unlock(store, KeyFile(folder / "keys"))
-    catalog = Catalog((service,), 1, "c1")
+    catalog = Catalog((service or SERVICE,), 1, "c1")
     await store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
     store.subscribe(hub.on_commit)
     log = EventLog(store, encode_event, watch)

@@ -345,4 +345,4 @@ def test_a_default_of_a_secret_parameter_is_refused() -> None:
     (problem,) = problems(secret)
 
     assert "defaults.instance.size: is marked as secret" in problem
-    assert parse(secret.replace("    defaults: {instance: {size: 1}}\n", ""))
+    parse(secret.replace("    defaults: {instance: {size: 1}}\n", ""))
