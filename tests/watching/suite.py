@@ -21,7 +21,8 @@ from tests.recovery.broker import Broker
 from tests.watching.house import PLAN, SERVICE, Ledger, make_broker
 from tests.watching.judge import KINDS, Fault, Problem, Wish, judge
 from tests.watching.pacing import rest
-from tests.watching.watchers import FAULTS, LibraryWatcher, Tampered, Watcher, WireWatcher
+from tests.watching.tampered import FAULTS, Tampered
+from tests.watching.watchers import LibraryWatcher, Watcher, WireWatcher
 
 TENANTS = ("acme", "beta", "core")
 INSTANCES = ("a", "b", "c", "d", "e")
@@ -114,7 +115,7 @@ class Suite:
             else:
                 watchers.append(WireWatcher(address, *rest))
         tampered = [
-            kind(address, kind.__name__, Wish(TENANTS[0]), "NOW", ledger, self._random.getrandbits(32))
+            kind(address, kind.__name__, Wish(TENANTS[0]), kind.start, ledger, self._random.getrandbits(32))
             for kind in FAULTS
         ]
         return watchers, tampered

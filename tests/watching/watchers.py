@@ -11,7 +11,6 @@ import asyncio
 import base64
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,15 @@ from purveyor.v1 import broker_service_pb2 as pb
 from purveyor.v1 import broker_service_pb2_grpc
 from purveyor.v1.event_pb2 import Event as EventMessage
 from tests.watching.house import Fact, Ledger
-from tests.watching.judge import Fault, Story, Wish
+from tests.watching.judge import Story, Wish
 from tests.watching.pacing import rest
 
 PATIENCE_SECONDS = 30.0
 AWAY_SECONDS = 3.0
 ANEW = 0.1  # share of the times at which who takes snapshots takes another one
+NARROW = 0.3  # share of the streams of which the server cannot write ahead: others write while it reads a snapshot
+NARROW_OPTIONS = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
+PASSING = (purveyor.UnavailableError, purveyor.DeadlineExceededError)  # the latter: cut off for not reading
 START = pb.WatchEventsRequest.Start
 PRESENT = EventMessage.TYPE_PRESENT
 
@@ -39,6 +41,7 @@ class Watcher(ABC):
     """One watcher with its story; `start` is NOW, EARLIEST or SNAPSHOT."""
 
     exact = True  # whether its place is right behind what it was told
+    anew = ANEW
 
     def __init__(self, name: str, wish: Wish, start: str, ledger: Ledger, seed: int) -> None:
         self.story = Story(name, wish, picture={} if start == "SNAPSHOT" else None)
@@ -69,7 +72,7 @@ class Watcher(ABC):
                 await self._take_failure(error)
             if not self.fresh:
                 await self.begin()
-            if self._start == "SNAPSHOT" and not last and self._random.random() < ANEW:
+            if self._start == "SNAPSHOT" and not last and self._random.random() < self.anew:
                 self.forget_place()
             await rest(self.finishing, 0.0 if last else self._pause())
 
@@ -112,15 +115,16 @@ class Watcher(ABC):
             self._lost_after = had
             self.forget_place()
             self._begun = False
-        elif not isinstance(error, purveyor.UnavailableError) and error.reason != "TOO_MANY_STREAMS":
+        elif not isinstance(error, PASSING) and error.reason != "TOO_MANY_STREAMS":
             raise error
 
-    async def begin(self) -> None:
-        """It has a place after a fresh beginning: what it is told begins somewhere between two readings of the log."""
+    async def begin(self, snapshot_at: int = 0) -> None:
+        """It has a place after a fresh beginning: behind `snapshot_at`, where its snapshot began; without one, what it is told
+        begins somewhere between two readings of the log."""
         if self._begun:
             return
         earliest = self._start == "EARLIEST"
-        up_to = await self._ledger.earliest() - 1 if earliest else await self._ledger.read()
+        up_to = snapshot_at or (await self._ledger.earliest() - 1 if earliest else await self._ledger.read())
         if self._lost_after is None and not earliest:
             self.story.floor = self._head_before
         self.story.path.append(f"began between {self._head_before} and {up_to}, had {self._lost_after}")
@@ -133,6 +137,8 @@ class Watcher(ABC):
 
 class WireWatcher(Watcher):
     """Reads the stream itself: disconnects, reads slowly, stops reading."""
+
+    narrow = NARROW
 
     def __init__(self, address: str, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -153,12 +159,13 @@ class WireWatcher(Watcher):
     async def stream(self, *, last: bool) -> bool:
         if self._start == "SNAPSHOT" and not self._token:
             self.story.picture = {}
-        async with grpc.aio.insecure_channel(
-            self._address, options=(("grpc.use_local_subchannel_pool", 1),)
-        ) as channel:
-            call = broker_service_pb2_grpc.BrokerServiceStub(channel).WatchEvents(self._request())
+        narrow = self._random.random() < self.narrow
+        options = (("grpc.use_local_subchannel_pool", 1), *(NARROW_OPTIONS if narrow else ()))
+        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+            stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+            call = stub.WatchEvents(self._request())
             try:
-                return await self._read(call, last=last)
+                return await self._read(stub, call, last=last)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc(error, self._address) from error
             finally:
@@ -177,15 +184,12 @@ class WireWatcher(Watcher):
         self.story.path.append(f"opened at {position_of(self._token)}, told up to {self.story.last}")
         return request
 
-    async def _read(self, call: Any, *, last: bool) -> bool:
+    async def _read(self, _stub: Any, call: Any, *, last: bool) -> bool:
         left = 10**9 if last else self._random.choice((1, 3, 10, 100))
         slow = 0.0 if last else self._random.choice((0.0, 0.0, 0.05, 1.5))
         while left:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                message = await call.read()
-            if message is grpc.aio.EOF:
-                raise AssertionError("the stream ended OK")
-            await self.begin()
+            message = await next_message(call)
+            await self.begin(snapshot_at(message))
             self.take(message)
             if last and message.synced:
                 return position_of(self._token) >= self.story.until
@@ -210,6 +214,20 @@ class WireWatcher(Watcher):
             else:
                 self.story.tell(fact)
         self._token = message.resume_token
+
+
+async def next_message(call: Any) -> Any:
+    """The next message of a stream; AssertionError when it ends OK, or does not come."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        message = await call.read()
+    if message is grpc.aio.EOF:
+        raise AssertionError("the stream ended OK")
+    return message
+
+
+def snapshot_at(message: Any) -> int:
+    """The revision at which the snapshot began whose records these are; 0 when they are none."""
+    return next((int(event.revision) for event in message.events if event.type == PRESENT), 0)
 
 
 class LibraryWatcher(Watcher):
@@ -238,7 +256,7 @@ class LibraryWatcher(Watcher):
             aclosing(self._events(client, last=last)) as events,
         ):
             async for event in events:
-                await self.begin()
+                await self.begin(event.revision if event.type == "PRESENT" else 0)
                 self._tell(event)
                 left -= 1
                 if not left:
@@ -268,84 +286,3 @@ def position_of(token: str) -> int:
         return 0
     payload = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[16:]
     return int(msgspec.msgpack.decode(payload)[2])
-
-
-class Tampered(WireWatcher):
-    """A planted fault: what it is told is falsified once, on its way in."""
-
-    fault: Fault
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.done = asyncio.Event()
-
-    @property
-    def planted(self) -> bool:
-        """Whether it has falsified something."""
-        return self.done.is_set()
-
-    def _pause(self) -> float:
-        return 0.0  # who goes away may lose more than what was planted
-
-    def _is_sure(self, message: Any) -> bool:
-        return bool(message.events) and all(message.events[0].revision > up_to for _, up_to in self.story.unsure)
-
-    def take(self, message: Any) -> None:
-        if not self.planted and self._is_sure(message) and self.falsify(message):
-            self.done.set()
-            if not message.events:
-                self._token = message.resume_token
-                return
-        super().take(message)
-
-    @abstractmethod
-    def falsify(self, message: Any) -> bool:
-        """Change the message; False when there is nothing in it to be changed."""
-
-
-class Drop(Tampered):
-    """One event is lost."""
-
-    fault = Fault.MISSED
-
-    def falsify(self, message: Any) -> bool:
-        del message.events[0]
-        return True
-
-
-class Repeat(Tampered):
-    """One event comes twice."""
-
-    fault = Fault.REPEATED
-
-    def falsify(self, message: Any) -> bool:
-        message.events.append(message.events[-1])
-        return True
-
-
-class Reorder(Tampered):
-    """Two events change places."""
-
-    fault = Fault.DISORDERED
-
-    def falsify(self, message: Any) -> bool:
-        if len(message.events) < 2:
-            return False
-        first = EventMessage()
-        first.CopyFrom(message.events[0])
-        del message.events[0]
-        message.events.append(first)
-        return True
-
-
-class Skip(Tampered):
-    """A token is taken of a message whose events are not."""
-
-    fault = Fault.MISSED
-
-    def falsify(self, message: Any) -> bool:
-        del message.events[:]
-        return True
-
-
-FAULTS: Sequence[type[Tampered]] = (Drop, Repeat, Reorder, Skip)
