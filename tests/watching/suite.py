@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from tests.watching.watchers import LibraryWatcher, Watcher, WireWatcher
 
 TENANTS = ("acme", "beta", "core")
 INSTANCES = ("a", "b", "c", "d", "e")
+FURNITURE = ("p", "q", "r", "s", "t", "u")
 STARTS = ("NOW", "EARLIEST", "SNAPSHOT")
 OUTAGE_SECONDS = 20.0
 REST_SECONDS = 30.0
@@ -85,6 +86,7 @@ class Suite:
 
     async def _storm(self, broker: Broker, folder: Path) -> None:
         ledger = Ledger(folder)
+        await self._furnish(broker.address)
         watchers, tampered = self._watchers(broker.address, folder, ledger)
         async with asyncio.TaskGroup() as group:
             group.create_task(ledger.follow())
@@ -109,7 +111,9 @@ class Suite:
         watchers: list[Watcher] = []
         for number in range(self.options.watchers):
             start = STARTS[number % len(STARTS)]
-            rest = (f"{number} {start}", self._wish(), start, ledger, self._random.getrandbits(32))
+            whole = start == "SNAPSHOT" and number % 2  # a long one, in the middle of which something happens
+            wish = Wish(self._random.choice(TENANTS)) if whole else self._wish()
+            rest = (f"{number} {start}", wish, start, ledger, self._random.getrandbits(32))
             if number % 4 == 0:
                 watchers.append(LibraryWatcher(address, folder / f"place-{number}", *rest))
             else:
@@ -123,6 +127,12 @@ class Suite:
     def _wish(self) -> Wish:
         kinds = self._random.choice((KINDS, KINDS, ("INSTANCE",), ("BINDING", "OPERATION"), ("OPERATION",)))
         return Wish(self._random.choice(TENANTS), kinds, self._random.choice(("", "", *INSTANCES)))
+
+    async def _furnish(self, address: str) -> None:
+        """Instances that stay, so that every snapshot is of several messages."""
+        async with asyncio.TaskGroup() as group:
+            for tenant in TENANTS:
+                group.create_task(_provision(address, tenant, FURNITURE))
 
     async def _write(self, address: str, number: int) -> None:
         """Order, bind, change and give back, on instances that other writers use too, until told to stop."""
@@ -192,6 +202,12 @@ class Suite:
         self._say(f"streams={self.streams} deliveries={told} compacted={self.lost} seed={self.options.seed}")
         for problem in self.problems[:SHOWN]:
             self._say(f"{problem.fault}: {problem.text}")
+
+
+async def _provision(address: str, tenant: str, names: Sequence[str]) -> None:
+    async with purveyor.Client(address, tenant=tenant, retry_for=OUTAGE_SECONDS, timeout=OUTAGE_SECONDS) as client:
+        for name in names:
+            await client.provision(SERVICE, PLAN, instance_id=name, wait=OUTAGE_SECONDS)
 
 
 async def _planted(tampered: list[Tampered]) -> None:

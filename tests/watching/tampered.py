@@ -113,8 +113,8 @@ class Ahead(Tampered):
     async def _read(self, stub: Any, call: Any, *, last: bool) -> bool:
         if self.planted or last:
             return await super()._read(stub, call, last=last)
-        while began := snapshot_at(message := await next_message(call)):
-            await self.begin(began)
+        while (began := snapshot_at(message := await next_message(call))) or not (message.events or message.synced):
+            await self.begin(began)  # without records: a stretch of ended operations
             self.take(message)
             await self._commit_behind(began)
         if message.events and not self.fresh and self._is_sure(message):
@@ -126,6 +126,8 @@ class Ahead(Tampered):
 
     async def _commit_behind(self, revision: int) -> None:
         """Wait until something wanted was stored after the snapshot began, but not until the server gives us up."""
+        if not revision:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(HELD_SECONDS):
                 while not any(map(self.story.wish.wants, self._ledger.facts[revision:])):

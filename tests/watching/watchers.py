@@ -29,8 +29,8 @@ from tests.watching.pacing import rest
 
 PATIENCE_SECONDS = 30.0
 AWAY_SECONDS = 3.0
-ANEW = 0.1  # share of the times at which who takes snapshots takes another one
-NARROW = 0.3  # share of the streams of which the server cannot write ahead: others write while it reads a snapshot
+ANEW = 0.25  # share of the times at which who takes snapshots takes another one
+NARROW = 0.3  # share of the streams of which the server cannot write ahead
 NARROW_OPTIONS = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
 PASSING = (purveyor.UnavailableError, purveyor.DeadlineExceededError)  # the latter: cut off for not reading
 START = pb.WatchEventsRequest.Start
@@ -156,10 +156,14 @@ class WireWatcher(Watcher):
     def forget_place(self) -> None:
         self._token = ""
 
+    @property
+    def _is_beginning_with_a_snapshot(self) -> bool:
+        return self._start == "SNAPSHOT" and not self._token
+
     async def stream(self, *, last: bool) -> bool:
         if self._start == "SNAPSHOT" and not self._token:
             self.story.picture = {}
-        narrow = self._random.random() < self.narrow
+        narrow = self._random.random() < self.narrow or self._is_beginning_with_a_snapshot
         options = (("grpc.use_local_subchannel_pool", 1), *(NARROW_OPTIONS if narrow else ()))
         async with grpc.aio.insecure_channel(self._address, options=options) as channel:
             stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
@@ -187,6 +191,10 @@ class WireWatcher(Watcher):
     async def _read(self, _stub: Any, call: Any, *, last: bool) -> bool:
         left = 10**9 if last else self._random.choice((1, 3, 10, 100))
         slow = 0.0 if last else self._random.choice((0.0, 0.0, 0.05, 1.5))
+        if (
+            self._is_beginning_with_a_snapshot and not last
+        ):  # others write while it is read, and it breaks off in the middle
+            left, slow = self._random.choice(((2, 0.1), (3, 0.1), (4, 0.1), (left, slow)))
         while left:
             message = await next_message(call)
             await self.begin(snapshot_at(message))
