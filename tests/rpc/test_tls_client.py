@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,17 @@ from typing import Any
 import pytest
 
 import purveyor
-from purveyor import Tls, TransportReason
+from purveyor import Tls, TransportReason, channels
+from purveyor.v1.operation_pb2 import OPERATION_VIEW_BASIC
+from purveyor.watch import follow
+from purveyor_server.domain.states import OperationState
+from purveyor_server.lifecycle.contract import OperationDetails
 from purveyor_server.rpc import RpcServer, TlsListen
+from purveyor_server.rpc.calls import current_call
 from purveyor_server.security.issuing import Issued
 from purveyor_server.security.tls import TlsFiles
-from tests.rpc.scripted import ScriptedDoor
-from tests.rpc.tls import DAY, HOUR, URI, Site, serving
+from tests.rpc.scripted import UID, ScriptedDoor, instance, operation
+from tests.rpc.tls import DAY, HOUR, SECONDS, URI, Site, serving
 
 SHORT: dict[str, Any] = {"timeout": 5, "retry_for": 0.2, "tenant": "t"}
 
@@ -139,6 +145,89 @@ async def test_bad_files_are_refused_by_name(site: Site, changes: dict[str, Any]
     with pytest.raises(purveyor.InvalidRequestError, match=message):
         async with purveyor.Client("127.0.0.1:1", tls=tls_of(site, **changes)):
             pass
+
+
+async def test_a_pair_that_does_not_belong_together_is_refused_before_anything_is_sent(site: Site) -> None:
+    tls = tls_of(site, site.client())
+    site.write("client.key", site.client().key_pem)
+
+    with pytest.raises(purveyor.InvalidRequestError, match=r"tls key: .* does not belong to the certificate"):
+        async with purveyor.Client("127.0.0.1:1", tls=tls):
+            pass
+
+
+async def test_a_watch_outlives_its_certificate_where_there_is_a_newer_one(
+    site: Site, server: RpcServer, door: ScriptedDoor
+) -> None:
+    tls = tls_of(site, site.client(until=HOUR))
+    door.watched.put_nowait((OperationDetails(operation()), False))
+    async with asyncio.timeout(SECONDS), purveyor.Client(server.addresses[0], tls=tls, **SHORT) as client:
+        states = follow(client.connection, "t", UID, OPERATION_VIEW_BASIC)
+        assert (await anext(states)).state == "RUNNING"
+        following = asyncio.ensure_future(anext(states))
+        tls_of(site, site.client())  # in the place of the old one
+        site.clock.advance(2 * HOUR.total_seconds())
+        await door.signals.wait("watch closed")
+        door.watched.put_nowait((OperationDetails(operation(state=OperationState.SUCCEEDED)), True))
+
+        assert (await following).state == "SUCCEEDED"
+        assert client.connection.renewals == 1
+
+
+async def test_a_watch_ends_with_its_certificate_where_there_is_no_newer_one(
+    site: Site, server: RpcServer, door: ScriptedDoor
+) -> None:
+    tls = tls_of(site, site.client(until=HOUR))
+    async with asyncio.timeout(SECONDS), purveyor.Client(server.addresses[0], tls=tls, **SHORT) as client:
+        following = asyncio.ensure_future(anext(follow(client.connection, "t", UID, OPERATION_VIEW_BASIC)))
+        await door.signals.wait("watch_operation")
+        site.clock.advance(2 * HOUR.total_seconds())
+
+        with pytest.raises(purveyor.PermissionDeniedError, match="has expired"):
+            await following
+
+
+async def test_calls_use_new_files_and_keep_the_old_ones_while_new_ones_are_bad(
+    site: Site, server: RpcServer, monkeypatch: pytest.MonkeyPatch, door: ScriptedDoor
+) -> None:
+    monkeypatch.setattr(channels, "LOOK_SECONDS", 0.0)
+    seen: list[int] = []
+
+    async def answer(*_: Any) -> Any:
+        peer = current_call().peer
+        assert peer is not None
+        seen.append(peer.serial)
+        return instance()
+
+    door.script["get_instance"] = answer
+    made = [site.client() for _ in range(channels.MAX_RETIRED + 3)]
+    async with purveyor.Client(server.addresses[0], tls=tls_of(site, made[0]), **SHORT) as client:
+        await client.instance("orders")
+        site.write("client.key", made[1].key_pem)  # half of the next pair
+        await client.instance("orders")
+        for one in made[1:]:
+            tls_of(site, one)
+            await client.instance("orders")
+
+    serials = [one.certificate.serial_number for one in made]
+    assert seen == [serials[0], *serials]
+
+
+async def test_a_watch_goes_on_over_another_channel_when_its_own_is_dropped(
+    site: Site, server: RpcServer, monkeypatch: pytest.MonkeyPatch, door: ScriptedDoor
+) -> None:
+    monkeypatch.setattr(channels, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(channels, "MAX_RETIRED", 0)
+    tls = tls_of(site, site.client())
+    async with asyncio.timeout(SECONDS), purveyor.Client(server.addresses[0], tls=tls, **SHORT) as client:
+        following = asyncio.ensure_future(anext(follow(client.connection, "t", UID, OPERATION_VIEW_BASIC)))
+        await door.signals.wait("watch_operation")
+        tls_of(site, site.client())
+        await client.instance("orders")
+        await door.signals.wait("watch closed")
+        door.watched.put_nowait((OperationDetails(operation(state=OperationState.SUCCEEDED)), True))
+
+        assert (await following).state == "SUCCEEDED"
 
 
 def test_the_machines_own_authorities() -> None:

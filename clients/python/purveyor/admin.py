@@ -12,7 +12,7 @@ import hashlib
 import os
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import grpc.aio
@@ -74,10 +74,9 @@ class AdminClient(OpenedClient):
         )
         super().__init__(addresses.resolve_admin(address), limits, tls)
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        self._stub = AdminServiceStub(self.connection.channel)
-        return self
+    @property
+    def _stub(self) -> AdminServiceStub:
+        return AdminServiceStub(self.connection.channel)
 
     async def status(self) -> BrokerStatus:
         """How the broker does."""

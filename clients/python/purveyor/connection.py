@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import grpc
 import grpc.aio
 
+from purveyor.channels import Channels
 from purveyor.errors import TransportReason
-from purveyor.failures import client_closed, from_rpc
+from purveyor.failures import client_closed, connection_lost, from_rpc
 from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
 
 if TYPE_CHECKING:
@@ -70,13 +71,37 @@ class Connection:
         self.limits = limits
         self.backoff = Backoff()
         self.closed = False
-        self.channel = _channel(address, tls)
-        self.stub = BrokerServiceStub(self.channel)
+        self._channels = Channels(address, tls, channel_options())
+        self._stub_of = self._channels.current()
+        self._stub = BrokerServiceStub(self._stub_of)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """For a call that begins now; another one once the files of TLS have changed."""
+        return self._channels.current()
+
+    @property
+    def stub(self) -> BrokerServiceStub:
+        """The same for calls of BrokerService."""
+        channel = self._channels.current()
+        if channel is not self._stub_of:
+            self._stub_of, self._stub = channel, BrokerServiceStub(channel)
+        return self._stub
+
+    @property
+    def renewals(self) -> int:
+        """How often the files of TLS have changed."""
+        return self._channels.renewals
+
+    def has_newer_files(self, failure: PurveyorError, renewals: int) -> bool:
+        """Whether a call that began at `renewals` failed for want of a good certificate, and there are other files now."""
+        wants = failure.code == "UNAUTHENTICATED" or failure.transport_reason == TransportReason.TLS_FAILED
+        return wants and self._channels.newer_than(renewals)
 
     async def close(self) -> None:
         """Close the channel; calls in flight end with CLIENT_CLOSED."""
         self.closed = True
-        await self.channel.close()
+        await self._channels.close()
 
     async def call(
         self,
@@ -108,19 +133,15 @@ class Connection:
         raise AssertionError("unreachable: the loop above has no end of its own")
 
     def tell_closing_from_cancelling(self, request_id: str = "") -> None:
-        """Raise CLIENT_CLOSED where a CancelledError comes from gRPC, which ends the calls of a closed channel so, and not
-        from somebody who cancelled this task."""
+        """Raise CLIENT_CLOSED, or CONNECTION_LOST for a channel that was renewed long ago, where a CancelledError comes
+        from gRPC, which ends the calls of a closed channel so, and not from somebody who cancelled this task."""
         task = asyncio.current_task()
-        if self.closed and not (task and task.cancelling()):
+        if task and task.cancelling():
+            return
+        if self.closed:
             raise client_closed(self.address, request_id) from None
-
-
-def _channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
-    """Raises InvalidRequestError for files of `tls` that cannot be used."""
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options=channel_options())
-    options = [*channel_options(), *tls.options(address)]
-    return grpc.aio.secure_channel(address, tls.credentials(), options=options)
+        if self._channels.dropped:
+            raise connection_lost(self.address, request_id) from None
 
 
 def is_passing(failure: PurveyorError) -> bool:

@@ -138,6 +138,13 @@ def _transport_reason(code: str, text: str) -> TransportReason:
     return TransportReason.CONNECTION_LOST if code in _LOST else TransportReason.NOT_A_BROKER
 
 
+def connection_lost(address: str, request_id: str = "") -> UnavailableError:
+    """The failure of a call whose channel was closed under it."""
+    reason = TransportReason.CONNECTION_LOST
+    message = _MESSAGES[reason].format(address=address)
+    return UnavailableError(message, transport_reason=reason, request_id=request_id)
+
+
 def client_closed(address: str, request_id: str = "") -> UnavailableError:
     """The failure of a call whose client was closed under it."""
     reason = TransportReason.CLIENT_CLOSED

@@ -236,7 +236,6 @@ class SyncAdminClient:
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
     ) -> None: ...
-    def __enter__(self) -> Self: ...
     def status(self) -> BrokerStatus:
         """How the broker does."""
     def explain(self, operation_id: str) -> Explanation:
@@ -279,6 +278,7 @@ class SyncAdminClient:
     def retire_key(self, label: str, reason: str, *, validate_only: bool = False) -> bool:
         """Take a key with which nothing is sealed out of the key file; whether the broker did. Raises
         FailedPreconditionError (IN_USE)."""
+    def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...

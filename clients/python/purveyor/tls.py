@@ -1,7 +1,7 @@
 """TLS on the way to the broker: which files, and what they become.
 
 Guarantee: a file that cannot be read is refused by its name before anything is sent; nothing of a key is shown.
-Limit: the files are read when a client is opened; one that lives longer than its certificate is closed and opened again.
+Files that change are read again by a client that is open: see `channels`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,13 @@ class Tls:
         if not self.certificate:
             return grpc.ssl_channel_credentials(authorities)
         pair = _read("tls key", self.key), _read("tls certificate", self.certificate)
+        _judge_pair(self.certificate, self.key)
         return grpc.ssl_channel_credentials(authorities, *pair)
+
+    def stamp(self) -> tuple[object, ...]:
+        """What changes when one of the files is written or replaced."""
+        paths = [path for path in (self.ca, self.certificate, self.key) if path and path != SYSTEM]
+        return tuple(_stamp(path) for path in paths)
 
     def options(self, address: str) -> list[tuple[str, str | int]]:
         """Options of the channel to `address`."""
@@ -86,6 +92,26 @@ def _read(what: str, path: str | PathLike[str]) -> bytes:
     if b"-----BEGIN " not in content:
         raise _refused(what, f"{path}: is not PEM")
     return content
+
+
+def _judge_pair(certificate: str | PathLike[str], key: str | PathLike[str]) -> None:
+    """Raises InvalidRequestError for two that do not belong together: gRPC would only fail to connect."""
+    import ssl  # noqa: PLC0415 - as above
+
+    try:
+        # The password is asked for on the terminal unless there is one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        damaged = "is damaged, has a passphrase, or does not belong to"
+        raise _refused("tls key", f"{key}: {damaged} the certificate {certificate}") from error
+
+
+def _stamp(path: str | PathLike[str]) -> tuple[int, ...]:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _refused(what: str, description: str) -> InvalidRequestError:

@@ -1,7 +1,8 @@
 """Following an operation to its end, whatever happens to the server meanwhile.
 
 Guarantee: `follow` ends only after a terminal state, or by an error. A stream that breaks, ends early, falls silent for
-more than twice its heartbeat, or is refused because the server is full, is opened again with backoff and jitter; since the
+more than twice its heartbeat, is refused because the server is full, or ends with its certificate while there is a newer
+one, is opened again with backoff and jitter; since the
 contract's first message is always the present state, nothing is missed but what the contract may leave out anyway.
 Limit: after `Limits.outage` seconds without one message the last failure is raised; the operation goes on without us.
 """
@@ -71,6 +72,7 @@ class Pace:
         self._clock = asyncio.get_running_loop().time
         self._heard = self._clock()
         self._opened = self._heard
+        self._renewals = connection.renewals
         self.attempt = 0
 
     def begin(self) -> PurveyorError:
@@ -78,6 +80,7 @@ class Pace:
         if self._connection.closed:
             raise client_closed(self._connection.address)
         self._opened = self._clock()
+        self._renewals = self._connection.renewals
         return lost(f"the broker at {self._connection.address} ended the watch early")
 
     def hear(self) -> None:
@@ -91,7 +94,7 @@ class Pace:
 
     async def rest(self, failure: PurveyorError) -> None:
         """Wait before the next stream; raises `failure` when waiting does not help, or no longer."""
-        if not can_go_on(failure):
+        if not (can_go_on(failure) or self._connection.has_newer_files(failure, self._renewals)):
             raise failure
         delay = self._connection.backoff.delay(self.attempt, failure.retry_after)
         if self._clock() + delay > self._heard + self._connection.limits.outage:
