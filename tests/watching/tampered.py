@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from purveyor.v1.event_pb2 import Event as EventMessage
 from tests.watching.judge import Fault
 from tests.watching.watchers import START, WireWatcher, next_message, snapshot_at
-
-HELD_SECONDS = 0.5  # half of the server's patience
 
 
 class Tampered(WireWatcher):
@@ -123,16 +120,6 @@ class Ahead(Tampered):
         else:
             self.forget_place()  # nobody wrote while it was read
         return False
-
-    async def _commit_behind(self, revision: int) -> None:
-        """Wait until something wanted was stored after the snapshot began, but not until the server gives us up."""
-        if not revision:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(HELD_SECONDS):
-                while not any(map(self.story.wish.wants, self._ledger.facts[revision:])):
-                    self._ledger.news.clear()
-                    await self._ledger.news.wait()
 
     async def _newest_place(self, stub: Any) -> str:
         request = self._request()

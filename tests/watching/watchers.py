@@ -11,7 +11,7 @@ import asyncio
 import base64
 import random
 from abc import ABC, abstractmethod
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ AWAY_SECONDS = 3.0
 ANEW = 0.25  # share of the times at which who takes snapshots takes another one
 NARROW = 0.3  # share of the streams of which the server cannot write ahead
 NARROW_OPTIONS = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
+HELD_SECONDS = 0.5  # half of the server's patience
 PASSING = (purveyor.UnavailableError, purveyor.DeadlineExceededError)  # the latter: cut off for not reading
 START = pb.WatchEventsRequest.Start
 PRESENT = EventMessage.TYPE_PRESENT
@@ -194,16 +195,28 @@ class WireWatcher(Watcher):
         if (
             self._is_beginning_with_a_snapshot and not last
         ):  # others write while it is read, and it breaks off in the middle
-            left, slow = self._random.choice(((2, 0.1), (3, 0.1), (4, 0.1), (left, slow)))
+            left, slow = self._random.choice(((4, 0.0), (5, 0.0), (6, 0.0), (left, slow)))
         while left:
             message = await next_message(call)
             await self.begin(snapshot_at(message))
             self.take(message)
+            if not last:
+                await self._commit_behind(snapshot_at(message))
             if last and message.synced:
                 return position_of(self._token) >= self.story.until
             left -= 1
             await rest(self.finishing, slow)
         return False
+
+    async def _commit_behind(self, revision: int) -> None:
+        """Wait until something wanted was stored after the snapshot began, but not until the server gives us up."""
+        if not revision:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HELD_SECONDS):
+                while not any(map(self.story.wish.wants, self._ledger.facts[revision:])):
+                    self._ledger.news.clear()
+                    await self._ledger.news.wait()
 
     def take(self, message: Any) -> None:
         """Take a message in, then its token."""
