@@ -14,10 +14,13 @@ import grpc
 import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # the only way to a cache of sessions
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
+from purveyor_server.app.tls_facts import tls_facts
 from purveyor_server.kit.listeners import ListenError
 from purveyor_server.kit.signals import Signals
-from purveyor_server.rpc import RpcServer, TlsListen
+from purveyor_server.monitor.tls import TlsCollector
+from purveyor_server.rpc import RpcServer, RpcSettings, TlsListen
 from purveyor_server.rpc.calls import current_call
 from purveyor_server.security.issuing import Issued
 from purveyor_server.security.tls import TlsFiles
@@ -375,6 +378,44 @@ async def test_a_start_with_bad_files_is_refused(site: Site, door: ScriptedDoor)
     with pytest.raises(ListenError, match=r"key: .*server\.key: holds no private key in PEM"):
         async with serving(site, door=door):
             pass
+
+
+async def test_a_connection_that_says_nothing_is_closed(site: Site, door: ScriptedDoor) -> None:
+    short = RpcSettings(handshake_seconds=0.5)
+    async with (
+        serving(site, site.listen(), "127.0.0.1:0", door=door, settings=short) as server,
+        asyncio.timeout(SECONDS),
+    ):
+        for address in server.addresses:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+            while await reader.read(1024):  # a plain listener greets first
+                pass
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_metrics_tell_of_dates_and_refusals(site: Site, server: RpcServer) -> None:
+    registry = CollectorRegistry()
+    registry.register(TlsCollector(lambda: tls_facts([server])))
+    client, listener = site.client(), {"listener": "127.0.0.1:0"}
+    site.revoke(client, until=HOUR)
+    site.write("server.key", b"broken")
+    await look(server)
+    assert registry.get_sample_value("purveyor_tls_files_broken", listener) == 1
+    site.write_server()
+    await look(server)
+    async with stub_of(address_of(server), credentials(site.authority, client)) as stub:
+        await failure_of(stub.GetInstance(GET))
+
+    found = {
+        name: registry.get_sample_value(f"purveyor_tls_{name}", listener) for name in ("files_broken", "reloads_total")
+    }
+    assert found == {"files_broken": 0, "reloads_total": 1}
+    assert registry.get_sample_value("purveyor_tls_refused_total", {"problem": "revoked"}) == 1
+    expiry = registry.get_sample_value("purveyor_tls_certificate_expiry_timestamp_seconds", listener)
+    assert expiry == int((site.now + DAY).timestamp())
+    due = registry.get_sample_value("purveyor_tls_revocation_list_due_timestamp_seconds", listener)
+    assert due == int((site.now + HOUR).timestamp())
 
 
 def offer(site: Site, port: str, *options: str) -> str:

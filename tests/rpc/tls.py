@@ -70,7 +70,9 @@ class Site:
 
 
 @asynccontextmanager
-async def serving(site: Site, *listen: str | TlsListen, door: ScriptedDoor | None = None) -> AsyncIterator[RpcServer]:
+async def serving(
+    site: Site, *listen: str | TlsListen, door: ScriptedDoor | None = None, settings: RpcSettings | None = None
+) -> AsyncIterator[RpcServer]:
     """A server by the site's files; without `listen` on one loopback port."""
     used = door or ScriptedDoor()
     used.script.setdefault("get_instance", instance())
@@ -79,7 +81,7 @@ async def serving(site: Site, *listen: str | TlsListen, door: ScriptedDoor | Non
         pass
 
     listens = listen or (site.listen(),)
-    server = RpcServer([broker_service(used)], ping, listens, RpcSettings(), site.clock)  # type: ignore[arg-type] # by script
+    server = RpcServer([broker_service(used)], ping, listens, settings, site.clock)  # type: ignore[arg-type] # by script
     await server.start()
     try:
         yield server

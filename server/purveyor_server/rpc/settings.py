@@ -23,6 +23,9 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
     min_ping_interval_seconds: float = 20.0
+    handshake_seconds: float = (
+        20.0  # a connection that says nothing holds a descriptor no longer than this; the core's own is 120
+    )
     max_pending_requests: int = 20_000
     max_pending_requests_hard: int = 40_000
     # Times.
@@ -58,6 +61,7 @@ def transport_options(settings: RpcSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_seconds * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", int(settings.min_ping_interval_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
         ("grpc.server.max_pending_requests", settings.max_pending_requests),
         ("grpc.server.max_pending_requests_hard_limit", settings.max_pending_requests_hard),
         ("grpc.max_receive_message_length", settings.receive_bytes),
