@@ -183,6 +183,30 @@ def test_what_cannot_be_read_is_refused() -> None:
     assert refused.value.metadata == {"problem": "unreadable"}
 
 
+def test_a_chain_of_any_size_is_not_kept() -> None:
+    pem = OURS.client("a", [], NOW - DAY, NOW + DAY).pem
+    kept = parse_peer.cache_info().currsize
+
+    with pytest.raises(PurveyorError, match="larger than 16384 bytes") as refused:
+        parse_peer(pem, OTHER.pem * 100)
+
+    assert refused.value.metadata == {"problem": "unreadable"}
+    assert parse_peer.cache_info().currsize == kept
+
+
+def test_an_authority_that_was_revoked_is_found_wherever_it_stands_in_the_chain(files: TlsFiles) -> None:
+    between = Authority.make("between", NOW - DAY, NOW + DAY, OURS)
+    assert files.crl is not None
+    files.crl.write_bytes(OURS.revoke([between.certificate.serial_number], NOW - DAY, NOW + DAY))
+    trust = ClientTrust([Basis(read_material(files, NOW))])
+    client = between.client("a", [], NOW - DAY, NOW + DAY)
+
+    for before, problem in ((0, "revoked"), (7, "revoked"), (8, "untrusted")):  # not looked for beyond the eighth
+        refusal = trust.judge(parse_peer(client.pem, OTHER.pem * before + between.pem), NOW)
+        assert refusal is not None
+        assert refusal.metadata["problem"] == problem
+
+
 def test_a_chain_that_leads_nowhere_is_not_trusted(files: TlsFiles) -> None:
     trust = ClientTrust([Basis(read_material(files, NOW))])
     between = Authority.make("between", NOW - DAY, NOW + DAY, OURS)

@@ -16,6 +16,7 @@ from purveyor_server.security.tls import Link, PeerCertificate, refusal
 
 KEPT_CERTIFICATES = 4096
 MAX_CHAIN = 8
+MAX_BYTES = 16 * 1024
 # https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+")
 _SPIFFE_BYTES = 2048
@@ -24,6 +25,8 @@ _SPIFFE_BYTES = 2048
 @lru_cache(maxsize=KEPT_CERTIFICATES)
 def parse_peer(pem: bytes, chain: bytes = b"") -> PeerCertificate:
     """A certificate and its intermediate ones (both PEM) taken apart. Raises UNAUTHENTICATED."""
+    if len(pem) + len(chain) > MAX_BYTES:  # not kept either: what is refused is not cached
+        raise refusal("unreadable", f"the client's certificate and its chain are larger than {MAX_BYTES} bytes")
     try:
         return _parsed(pem, chain)
     except ValueError:  # what BoringSSL takes is not always what RFC 5280 allows
