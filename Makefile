@@ -21,7 +21,7 @@ LOAD_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
 LOCK_ARGS ?=
 
-.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch lock baseline clean setup setup-demo
+.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch verify-secrets lock baseline clean setup setup-demo
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ verify-cancel: stubs ## 20,000 client cancels per kind of RPC, with the slope of
 
 verify-watch: stubs ## Watch a real server that is killed, stopped, compacted; every event once
 	@$(PY) scripts/verify_watch.py
+
+verify-secrets: stubs ## A whole life of a real broker, then a search for every secret, everywhere
+	@$(PY) scripts/verify_secrets.py
 
 lock: setup ## Resolve requirements/*.txt again: versions and hashes, no addresses
 	@$(PY) scripts/lock.py $(LOCK_ARGS)
