@@ -60,7 +60,7 @@ class House:
         self._prepare()
 
     def _prepare(self) -> None:
-        text = dev_catalog() if self.postgresql else "providers:\nservices:\n"
+        text = dev_catalog().decode() if self.postgresql else "providers:\nservices:\n"
         text = text.replace("providers:\n", "providers:\n  gossip: {kind: gossip}\n", 1)
         (self.folder / "catalog.yaml").write_text(text.rstrip("\n") + GOSSIP)
         (self.folder / "purveyor.toml").write_text(

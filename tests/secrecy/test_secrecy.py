@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.secrecy.places import forms, search
 from tests.secrecy.suite import Options, Suite
 
 
+@pytest.mark.crash
+@pytest.mark.slow
 async def test_nothing_of_a_whole_life_is_in_clear() -> None:
     suite = Suite(Options(postgresql=False, bindings=3, filler=12_000), print)
 
