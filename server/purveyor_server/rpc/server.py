@@ -160,7 +160,7 @@ class RpcServer:
             Boundary(self.settings.abort_seconds).around,
             self.calls.around,
             *((self.certificates.around,) if self.certificates is not None else ()),
-            Limits(self.settings).around,
+            Limits(self.settings, self._clock).around,
             deadline.around,
             messages.around,
         )
