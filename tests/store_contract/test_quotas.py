@@ -139,9 +139,7 @@ async def test_tenants_come_page_by_page(store: Store) -> None:
 
 PLANS = st.sampled_from(("plan-1", "plan-2"))
 STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(("make", "bind", "move", "delete", "unbind")), st.integers(0, 9), PLANS, st.booleans()
-    ),
+    st.tuples(st.sampled_from(("make", "bind", "move", "delete", "unbind")), st.integers(0, 9), PLANS, st.booleans()),
     max_size=30,
 )
 
@@ -154,7 +152,7 @@ class World:
         self.instances: list[Instance] = []
         self.bindings: list[Binding] = []
 
-    def next(self, verb: str, which: int, plan_id: str) -> Instance | Binding | None:
+    def next(self, verb: str, which: int, plan_id: str) -> Any:
         """The record that a step writes."""
         if verb == "make":
             tenant = self.tenants[which % len(self.tenants)]
@@ -202,7 +200,11 @@ async def test_the_counters_are_what_is_there(store: Store, steps: list[tuple[st
         writes = Writes(instances=(record,)) if isinstance(record, Instance) else Writes(bindings=(record,))
         if fails:  # at the end of the command, when the record was written
             with pytest.raises(PurveyorError):
-                await write(store, replace(writes, unique=(UniqueMark(owner=record.uid, field="user", digest="taken"),)), record.tenant)
+                await write(
+                    store,
+                    replace(writes, unique=(UniqueMark(owner=record.uid, field="user", digest="taken"),)),
+                    record.tenant,
+                )
             continue
         await write(store, writes, record.tenant)
         world.keep(record)

@@ -147,11 +147,11 @@ class LimitSettings(Section):
     write_timeout: Duration = _seconds(20.0)
     heartbeat: Duration = _seconds(15.0)
     calls: Count = 1_024
-    calls_per_caller: Count = 1_024
+    calls_per_caller: Count = 512
     waits: Count = 10_000
-    waits_per_caller: Count = 10_000
+    waits_per_caller: Count = 5_000
     streams: Count = 20_000
-    streams_per_caller: Count = 20_000
+    streams_per_caller: Count = 10_000
     reads_per_second: Rate = 1_000.0
     reads_burst: Rate = 2_000.0
     writes_per_second: Rate = 250.0

@@ -18,9 +18,7 @@ from purveyor_server.kit.clock import Clock
 from purveyor_server.rpc.methods import Kind, Method
 from purveyor_server.rpc.settings import RpcSettings
 
-REMOVALS = frozenset(
-    f"/purveyor.v1.BrokerService/{name}" for name in ("Deprovision", "Unbind", "CancelOperation")
-)
+REMOVALS = frozenset(f"/purveyor.v1.BrokerService/{name}" for name in ("Deprovision", "Unbind", "CancelOperation"))
 LONGEST_KEY = 64  # characters of a subject that are kept as they are
 ROUNDING = 1e-6  # of a token: a caller that waits as long as it was told to must not come too early
 FORGET = 2  # buckets looked at per call: more than one, so that a crowd that has gone leaves the memory too
