@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -30,6 +33,7 @@ from tests.rpc.whole import Whole, whole_broker
 TENANT, ACT = "t", Act(reason="yearly")
 OPERATOR = Caller(Principal(subject="op", roles=frozenset({"OPERATOR"}), tenants=None))
 MANY = 2 * BATCH + 10
+RUN_SECONDS = 60
 
 
 @pytest.fixture
@@ -122,6 +126,44 @@ async def test_the_old_key_can_go_and_the_stores_own_keys_stay(
     assert list(source.load()) == ["k2"]
     again = await unlock(broker.store, source)
     assert (again.digest_key, again.page_key) == (before.digest_key, before.page_key)  # tokens live on
+
+
+async def test_an_old_key_may_be_taken_away_by_hand_once_the_rotation_is_over(
+    broker: Whole, admin: AdminClient, source: KeyFile
+) -> None:
+    await put(broker.admin_parts, "filler", 3)
+    source.add()
+    async for _ in admin.rotate_keys("yearly"):
+        pass
+
+    source.remove("k1")
+
+    again = await unlock(broker.store, source)
+    assert (repr(again.sealer), again.older) == ("Sealer(k2)", ())
+
+
+async def test_the_command_line_shows_and_rotates(broker: Whole, source: KeyFile) -> None:
+    async def purveyor_keys(*words: str) -> tuple[int, str]:
+        command = (sys.executable, "-m", "purveyor.cli", "keys", *words, "--admin", broker.address)
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        out, _ = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
+        assert process.returncode is not None
+        return process.returncode, out.decode()
+
+    await put(broker.admin_parts, "filler", 3)
+    source.add()
+
+    assert await purveyor_keys("retire", "k1", "--reason", "too early") == (5, "")
+    code, out = await purveyor_keys("rotate", "--reason", "yearly")
+    assert (code, out) == (0, "everything sealed with k2: 3 values, 3 sealed again\n")
+    code, out = await purveyor_keys("list", "--json")
+    assert [(key["label"], key["values"], key["primary"]) for key in json.loads(out)] == [
+        ("k2", 5, True),
+        ("k1", 0, False),
+    ]
+    assert await purveyor_keys("retire", "k1", "--reason", "over") == (0, "taken out of the key file: k1\n")
+    code, out = await purveyor_keys("list")
+    assert out.split()[-4:] == ["k2", "5", "yes", "yes"]
 
 
 async def test_a_key_in_use_is_neither_retired_nor_missed_in_silence(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -135,6 +136,7 @@ def _checked(keys: Mapping[str, bytes]) -> _Keys:
     return _Keys(next(iter(keys)), dict(keys))
 
 
+@lru_cache(maxsize=1024)  # one operation seals and opens several values of one row
 def _row_cipher(key: bytes, owner: str) -> AESGCM:
     return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=None, info=_INFO + owner.encode()).derive(key))
 

@@ -162,19 +162,25 @@ def _resealed(parts: AdminParts, page: tuple[SealedSecret, ...]) -> tuple[list[R
 
 
 async def _finish(parts: AdminParts, caller: Caller, act: Act, so_far: Rotation) -> Rotation:
-    """Seal the store's own keys again and forget the check values of keys that seal nothing any more."""
-    counted, values = await _count(parts), await parts.store.metas(PREFIX)
-    store_id, sealer, checks = parts.store.store_id, parts.keys.sealer, checks_in(values)
-    swaps = []
-    for name, value in values.items():
-        if name in checks:
-            label = label_in(value)
-            if label != sealer.primary and not counted[label]:
-                swaps.append(MetaSwap(name, value, None))
-        elif not sealer.is_current(value):
-            swaps.append(MetaSwap(name, value, sealer.seal(store_id, name, sealer.open(store_id, name, value))))
+    """Seal the store's own keys again, then forget the check values of keys that seal nothing any more."""
+    store, sealer = parts.store, parts.keys.sealer
+    values = await store.metas(PREFIX)
+    checks = checks_in(values)
+    own = {name: value for name, value in values.items() if name not in checks and not sealer.is_current(value)}
+    await store.swap_metas(
+        [
+            MetaSwap(name, value, sealer.seal(store.store_id, name, sealer.open(store.store_id, name, value)))
+            for name, value in own.items()
+        ]
+    )
+    counted = await _count(parts)
+    over = [
+        MetaSwap(name, value, None)
+        for name, value in checks.items()
+        if (label := _label(value)) != sealer.primary and not counted[label]
+    ]
     done = replace(so_far, done=True)
-    await parts.store.swap_metas(swaps, _ended(parts, caller, act, done))
+    await store.swap_metas(over, _ended(parts, caller, act, done))
     _log.info("keys rotated", label=done.label, resealed=done.resealed, unreadable=done.unreadable)
     return done
 
