@@ -23,6 +23,8 @@ from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.rpc import RpcServer, RpcSettings, admin_service, broker_service
 from purveyor_server.rpc.convert.event import encode_event
+from purveyor_server.security.identity.authenticator import Authenticator
+from purveyor_server.security.identity.static import StaticTokens
 from purveyor_server.security.keyfile import KeyFile
 from purveyor_server.security.keyring import unlock
 from purveyor_server.store.contract import Store
@@ -84,8 +86,10 @@ async def whole_broker(
     watch: WatchSettings | None = None,
     service: Service | None = None,
     scripted: type[ScriptedProvider] = ScriptedProvider,
+    local: bool = True,
 ) -> AsyncIterator[Whole]:
-    """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING."""
+    """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING. Without `local` who shows
+    nothing is refused."""
     clock, hub = SystemClock(), OperationHub()
     world = World()
     provider = scripted(world)
@@ -117,6 +121,7 @@ async def whole_broker(
         clock=clock,
         settings=LifecycleSettings(),
     )
+    identity = Authenticator(clock, tokens=StaticTokens(store), local=local)
     parts = AdminParts(
         store=store,
         catalog=lambda: catalog,
@@ -130,9 +135,10 @@ async def whole_broker(
         version="test",
         started_at=clock.now(),
         running=engine.running_by_provider,
+        tokens_changed=identity.forget,
     )
     services = [broker_service(use_cases), admin_service(Administration(parts))]
-    server = RpcServer(services, store.ping, [f"unix:{folder / 's'}"], settings)
+    server = RpcServer(services, store.ping, [f"unix:{folder / 's'}"], settings, clock, identity)
     try:
         await server.start()
         if work:

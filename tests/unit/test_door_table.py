@@ -7,7 +7,7 @@ import pytest
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.principal import EVERY_ROLE, Principal
 from purveyor_server.lifecycle.contract import Caller
-from purveyor_server.lifecycle.door import OPERATION_ACTIONS, OPERATOR_ACTIONS, Action, Door
+from purveyor_server.lifecycle.door import ADMIN_ACTIONS, OPERATION_ACTIONS, OPERATOR_ACTIONS, Action, Door
 from tests.rpc.access_table import CREATOR, EVERYWHERE, NEVER, TENANT, Cell, cells
 
 OWN, FOREIGN = "acme", "others"
@@ -17,7 +17,7 @@ TABLE = cells()
 def entered(caller: Caller, action: Action, tenant: str) -> bool:
     door = Door()
     try:
-        if action in OPERATOR_ACTIONS:
+        if action in OPERATOR_ACTIONS | ADMIN_ACTIONS:
             door.enter_operator(caller, action)
         elif action in OPERATION_ACTIONS:
             scope = door.enter(Caller(caller.principal, only=tenant), action)

@@ -20,6 +20,7 @@ import structlog
 from purveyor_server.app.checks import BUILT_IN, read_catalog
 from purveyor_server.app.dump import dump_tasks
 from purveyor_server.app.folders import prepare_data_dir
+from purveyor_server.app.identity import check_identity
 from purveyor_server.app.keys import key_source
 from purveyor_server.app.listening import check_tls
 from purveyor_server.app.parts import Broker
@@ -59,6 +60,7 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
     try:
         settings = load(config, dev=dev)
         check_tls(settings, SystemClock().now())
+        check_identity(settings)
         file = read_catalog(settings.catalog, InstalledFactories(), os.environ)
     except ConfigError as failure:
         return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))

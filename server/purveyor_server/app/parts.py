@@ -15,16 +15,16 @@ from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from purveyor_server.app.checks import read_catalog
 from purveyor_server.app.folders import ADMIN_ENDPOINT, note_endpoint, prepare_data_dir, scratch_dir
+from purveyor_server.app.identity import Identity, check_identity, warn_of_loopback
 from purveyor_server.app.keys import key_source
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.listening import check_tls, listens
 from purveyor_server.app.refusals import Exit, StartRefusedError
-from purveyor_server.app.upkeep import check_counters, keep_retention, watch_until_ready
+from purveyor_server.app.upkeep import keep_retention, watch_until_ready
 from purveyor_server.config.catalog import CatalogFile
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings, over
@@ -68,7 +68,9 @@ def rpc_settings(settings: Settings) -> RpcSettings:
         ("heartbeat", "heartbeat_seconds"),
     ):
         given[field] = given.pop(name)
-    return over(RpcSettings(), given | {"reflection": settings.listen.reflection})
+    identity = settings.identity
+    given |= {"reflection": settings.listen.reflection, "reflection_open": identity.reflection == "open"}
+    return over(RpcSettings(), given | {"recheck_seconds": identity.recheck})
 
 
 def lifecycle_settings(settings: Settings) -> LifecycleSettings:
@@ -79,7 +81,6 @@ def lifecycle_settings(settings: Settings) -> LifecycleSettings:
         max_pending=limits.max_pending,
         max_parked=limits.max_parked,
         max_lag=limits.max_lag.total_seconds(),
-        quotas=settings.tenant_quotas,
     )
 
 
@@ -134,10 +135,13 @@ class Broker:
     async def _start(self) -> None:
         settings = self.settings
         check_tls(settings, self._clock.now())
+        check_identity(settings)
         file = read_catalog(settings.catalog, self._factories, os.environ)
         prepare_data_dir(settings.data_dir)
         store = await self._open_store()
         keys = await unlock(store, key_source(settings))
+        warn_of_loopback(settings)
+        identity = self._start_identity(store)
         if keys.older:
             _log.warning("older keys are in use: rotate", primary=keys.sealer.primary, older=keys.older)
         catalog = await _apply(store, file, settings.tenant_labels)
@@ -150,9 +154,9 @@ class Broker:
         self._start_upkeep(store, registry, file, inspector, log)
         engine = await self._start_engine(store, registry, keys, hub)
         door = Door()
-        admin = self._admin_parts(store, catalog, inspector, keys, engine, door)
-        await self._serve_operators(admin, hub, log, engine)
-        await self._serve(store, catalog, registry, keys, hub, log, door)
+        admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity)
+        await self._serve_operators(admin, hub, log, engine, identity)
+        await self._serve(store, catalog, registry, keys, hub, log, door, identity)
 
     async def _open_store(self) -> Store:
         settings = self.settings.store.values()
@@ -160,6 +164,13 @@ class Broker:
         self._on_stop("store", store.close, settings.close_timeout)
         _log.info("store opened", store_id=store.store_id, epoch=store.epoch, head=store.head)
         return store
+
+    def _start_identity(self, store: Store) -> Identity:
+        identity, tasks = Identity(self.settings.identity, store, self._clock), TaskGroup("identity")
+        self._on_stop("identity", identity.close, timedelta(seconds=5))
+        self._on_stop("identity tasks", tasks.close, timedelta(seconds=10))
+        identity.start(tasks)
+        return identity
 
     def _open_registry(self, store: Store, folder: Path) -> ProviderRegistry:
         registry = ProviderRegistry(
@@ -175,7 +186,6 @@ class Broker:
         self._on_stop("upkeep", tasks.close, timedelta(seconds=10))
         retention = self.settings.retention
         tasks.start("retention", keep_retention(store, retention.values(), retention.interval))
-        tasks.start("counters", check_counters(store))
         tasks.start("event log", log.keep_up())
         for name, ref in file.providers.items():
             tasks.start(f"check {name}", watch_until_ready(registry, ref, inspector))
@@ -189,7 +199,14 @@ class Broker:
         return engine
 
     def _admin_parts(
-        self, store: Store, catalog: Catalog, inspector: Inspector, keys: Keyring, engine: Engine, door: Door
+        self,
+        store: Store,
+        catalog: Catalog,
+        inspector: Inspector,
+        keys: Keyring,
+        engine: Engine,
+        door: Door,
+        identity: Identity,
     ) -> AdminParts:
         return AdminParts(
             store=store,
@@ -204,34 +221,37 @@ class Broker:
             version=version("purveyor"),
             started_at=self._clock.now(),
             running=engine.running_by_provider,
+            tokens_changed=identity.judge.forget,
         )
 
-    async def _serve_operators(self, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine) -> None:
+    async def _serve_operators(
+        self, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine, identity: Identity
+    ) -> None:
         """AdminService and metrics: up before callers are served, down after the last of them is gone."""
         settings = self.settings
         listen = listens(settings.admin)
         if listen:
             served = [admin_service(Administration(parts))]
-            # Whoever comes to help a broker that is called too often is not to be refused for calling too often.
-            unhurried = msgspec.structs.replace(rpc_settings(settings), reads_per_second=0.0, writes_per_second=0.0)
-            server = RpcServer(served, parts.store.ping, listen, unhurried, self._clock)
+            server = RpcServer(served, parts.store.ping, listen, rpc_settings(settings), self._clock, identity.judge)
             self._servers.append(server)
             self.admin_addresses = await server.start()
             self._on_stop("admin", lambda: server.drain(ADMIN_DRAIN.total_seconds()), ADMIN_DRAIN)
             endpoint = note_endpoint(settings.data_dir, self.admin_addresses, ADMIN_ENDPOINT)
             self._stack.callback(endpoint.unlink, missing_ok=True)
         if settings.admin.http is not None:
-            await self._serve_metrics(settings.admin.http.text, parts, hub, log, engine)
+            await self._serve_metrics(settings.admin.http.text, parts, hub, log, engine, identity)
 
     async def _serve_metrics(
-        self, listen: str, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine
+        self, listen: str, parts: AdminParts, hub: OperationHub, log: EventLog, engine: Engine, identity: Identity
     ) -> None:
         # Only here: a broker without metrics need not load an HTTP server and Prometheus at its start.
         from purveyor_server.app.tls_facts import tls_facts  # noqa: PLC0415 - see above
         from purveyor_server.monitor.http import MonitorServer  # noqa: PLC0415 - see above
         from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag  # noqa: PLC0415 - see above
 
-        metrics = Metrics(Sizes(hub.__len__, engine.running_by_provider, log, lambda: tls_facts(self._servers)))
+        metrics = Metrics(
+            Sizes(hub.__len__, engine.running_by_provider, log, lambda: tls_facts(self._servers), identity.facts)
+        )
         self._stack.callback(parts.store.subscribe(metrics.on_commit))
         hub.observe_lag = metrics.watch_lag.observe
         log.observe_lag = metrics.event_lag.observe
@@ -252,6 +272,7 @@ class Broker:
         hub: OperationHub,
         log: EventLog,
         door: Door,
+        identity: Identity,
     ) -> None:
         settings = self.settings
         use_cases = Lifecycle(
@@ -268,7 +289,9 @@ class Broker:
             door=door,
         )
         listen = listens(settings.listen)
-        server = RpcServer([broker_service(use_cases)], store.ping, listen, rpc_settings(settings), self._clock)
+        server = RpcServer(
+            [broker_service(use_cases)], store.ping, listen, rpc_settings(settings), self._clock, identity.judge
+        )
         self._servers.append(server)
         self.addresses = await server.start()
         grace = settings.listen.drain

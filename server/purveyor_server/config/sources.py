@@ -25,7 +25,8 @@ from purveyor_server.config.settings import Settings
 PREFIX = "PURVEYOR_"
 MAX_BYTES = 1024 * 1024
 _PATHS = ("data_dir", "catalog", "key_file")
-_TLS_PATHS = ("certificate", "key", "client_ca", "crl")
+# Paths in the tables of listeners, of identity, of issuers.
+_INNER_PATHS = ("certificate", "key", "client_ca", "crl", "bindings_file", "keys_file", "keys_ca")
 _MISSING_CATALOG = "is required: the path of a catalog file (`purveyor serve --dev` brings one of its own)"
 
 
@@ -106,18 +107,21 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ConfigError([Problem("", "is not UTF-8", str(path))]) from None
     except tomllib.TOMLDecodeError as failure:
         raise ConfigError([Problem("", f"is not TOML: {failure}", str(path))]) from None
-    for table in (values, *_tls_tables(values)):
-        for key in _PATHS if table is values else _TLS_PATHS:
+    for table in (values, *_inner_tables(values)):
+        for key in _PATHS if table is values else _INNER_PATHS:
             if isinstance(table.get(key), str):
                 table[key] = str(path.absolute().parent / Path(table[key]).expanduser())
     return values
 
 
-def _tls_tables(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every table under `listen.tls` and `admin.tls`; what has another form is left for the model to refuse."""
-    for name in ("listen", "admin"):
+def _inner_tables(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """`identity`, its issuers, and every table under `listen.tls` and `admin.tls`; what has another form is left for the
+    model to refuse."""
+    for name, inner in (("listen", "tls"), ("admin", "tls"), ("identity", "issuers")):
         section = values.get(name)
-        tables = section.get("tls") if isinstance(section, dict) else None
+        if isinstance(section, dict) and name == "identity":
+            yield section
+        tables = section.get(inner) if isinstance(section, dict) else None
         yield from (table for table in (tables if isinstance(tables, list) else ()) if isinstance(table, dict))
 
 

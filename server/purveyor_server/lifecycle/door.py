@@ -60,6 +60,9 @@ class Action(StrEnum):
     LIST_KEYS = "ListKeys"
     ROTATE_KEYS = "RotateKeys"
     RETIRE_KEY = "RetireKey"
+    CREATE_TOKEN = "CreateToken"  # noqa: S105 - a name of a method
+    LIST_TOKENS = "ListTokens"
+    REVOKE_TOKEN = "RevokeToken"  # noqa: S105 - a name of a method
 
 
 WRITES = frozenset(
@@ -85,13 +88,18 @@ OPERATOR_ACTIONS = frozenset(
         Action.RETIRE_KEY,
     }
 )
+# Who may do what is decided by those of another role.
+ADMIN_ACTIONS = frozenset({Action.CREATE_TOKEN, Action.LIST_TOKENS, Action.REVOKE_TOKEN})
 # The role of each use-case; the creator of a binding may read its credentials with CONSUMER (see `credentials`).
 ROLES: Mapping[Action, frozenset[str]] = {
     action: frozenset(
         {Role.OPERATOR if action in OPERATOR_ACTIONS else Role.CONSUMER if action in WRITES else Role.VIEWER}
     )
     for action in Action
-} | {Action.GET_CREDENTIALS: frozenset({Role.CREDENTIALS_READER, Role.CONSUMER})}
+} | {
+    Action.GET_CREDENTIALS: frozenset({Role.CREDENTIALS_READER, Role.CONSUMER}),
+    **dict.fromkeys(ADMIN_ACTIONS, frozenset({Role.ADMIN})),
+}
 
 
 class Door:

@@ -27,6 +27,7 @@ from prometheus_client import (
 from purveyor_server.domain.model import Operation
 from purveyor_server.lifecycle.admin.contract import AdminParts, Report
 from purveyor_server.lifecycle.admin.reporting import gather
+from purveyor_server.monitor.identity import IdentityCollector, IdentityFacts
 from purveyor_server.monitor.tls import TlsCollector, TlsFacts
 from purveyor_server.providers.inspection import Health
 from purveyor_server.store.contract import Commit
@@ -47,6 +48,7 @@ class Sizes:
     running: Callable[[], dict[str, int]]
     log: EventLog | None = None
     tls: Callable[[], TlsFacts] = TlsFacts
+    identity: Callable[[], IdentityFacts] = IdentityFacts
 
 
 class Metrics:
@@ -89,6 +91,7 @@ class Metrics:
             registry=registry,
         )
         registry.register(TlsCollector(sizes.tls))
+        registry.register(IdentityCollector(sizes.identity))
         self._gauges = _Gauges(registry)
 
     def on_commit(self, commit: Commit) -> None:

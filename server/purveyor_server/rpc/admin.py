@@ -134,3 +134,19 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     async def RetireKey(self, request: pb.RetireKeyRequest, context: Any) -> pb.RetireKeyResponse:
         act = convert.decode_act(request)
         return pb.RetireKeyResponse(removed=await self._admin.retire_key(current_caller(), request.label, act))
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
+        wish, act = convert.decode_wish(request), convert.decode_act(request)
+        made = await self._admin.create_token(current_caller(), wish, act)
+        text = made.text.reveal() if made.text is not None else ""
+        return pb.CreateTokenResponse(token=convert.encode_token(made.token), text=text)
+
+    async def ListTokens(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
+        page = await self._admin.list_tokens(current_caller(), request.page_size, request.page_token)
+        tokens = [convert.encode_token(token) for token in page.items]
+        return pb.ListTokensResponse(tokens=tokens, next_page_token=page.next_page_token)
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
+        act = convert.decode_act(request)
+        token = await self._admin.revoke_token(current_caller(), request.token_id, act)
+        return pb.RevokeTokenResponse(token=convert.encode_token(token))

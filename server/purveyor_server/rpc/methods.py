@@ -77,6 +77,9 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/ListKeys": Kind.READ,
     "/purveyor.v1.AdminService/RotateKeys": Kind.STREAM,
     "/purveyor.v1.AdminService/RetireKey": Kind.WRITE,
+    "/purveyor.v1.AdminService/CreateToken": Kind.WRITE,
+    "/purveyor.v1.AdminService/ListTokens": Kind.READ,
+    "/purveyor.v1.AdminService/RevokeToken": Kind.WRITE,
 }
 
 

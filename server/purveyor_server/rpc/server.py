@@ -27,6 +27,7 @@ from purveyor_server.rpc.broker import BrokerService
 from purveyor_server.rpc.health import Health
 from purveyor_server.rpc.interceptors import deadline, messages
 from purveyor_server.rpc.interceptors.around import Around, wrap
+from purveyor_server.rpc.interceptors.authentication import Authentication
 from purveyor_server.rpc.interceptors.boundary import Boundary
 from purveyor_server.rpc.interceptors.context import RequestContext
 from purveyor_server.rpc.interceptors.drain import Drain
@@ -35,6 +36,7 @@ from purveyor_server.rpc.methods import infra_method, method_table
 from purveyor_server.rpc.settings import RpcSettings, transport_options
 from purveyor_server.rpc.unknown import UnknownMethods
 from purveyor_server.rpc.usecases import UseCases
+from purveyor_server.security.identity.authenticator import Authenticator
 from purveyor_server.security.tls import TlsListen
 
 if TYPE_CHECKING:
@@ -74,7 +76,10 @@ def admin_service(administration: Administration) -> Served:
 
 
 class RpcServer:
-    """Serves `services`; `ping` raises unless the store answers, `listen` are addresses as configured, with or without TLS."""
+    """Serves `services`; `ping` raises unless the store answers, `listen` are addresses as configured, with or without TLS.
+
+    Without `identity` everybody is LOCAL: for tests and measurements of the face alone.
+    """
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class RpcServer:
         listen: Sequence[str | TlsListen],
         settings: RpcSettings | None = None,
         clock: Clock | None = None,
+        identity: Authenticator | None = None,
     ) -> None:
         self.settings = settings or RpcSettings()
         self.addresses: tuple[str, ...] = ()
@@ -90,6 +96,8 @@ class RpcServer:
         self._clock = clock or SystemClock()
         self.tls: TlsWatch | None = None
         self.certificates: Certificates | None = None
+        self.authentication: Authentication | None = None
+        self._identity = identity
         self._services = tuple(services)
         self._methods = method_table(self.settings, tuple(service.descriptor for service in services))
         names = [service.descriptor.full_name for service in services]
@@ -104,6 +112,7 @@ class RpcServer:
         """Listen and serve; returns the bound addresses. Raises ListenError; nothing is left open then."""
         self.calls = Drain(self.settings.retry_seconds)
         await self._prepare_tls()
+        self._prepare_identity()
         server = grpc.aio.server(options=transport_options(self.settings))
         await self.health.prepare()
         self._add_services(server)
@@ -119,6 +128,8 @@ class RpcServer:
         self._tasks.start("health", self.health.run())
         if self.tls is not None:
             self._tasks.start("tls", self.tls.run())
+        if self.authentication is not None:
+            self._tasks.start("authentication", self.authentication.run())
         _log.info("serving", addresses=self.addresses)
         return self.addresses
 
@@ -134,6 +145,17 @@ class RpcServer:
         if self.tls.asks_clients:
             self.certificates = Certificates(self.tls.trust, self._clock)
             self.tls.open_peers, self.tls.on_check = self.certificates.peers, self.certificates.sweep
+
+    def _prepare_identity(self) -> None:
+        if self._identity is not None:
+            settings = self.settings
+            self.authentication = Authentication(
+                self._identity,
+                self._clock,
+                tls=self.tls is not None,
+                reflection_open=settings.reflection_open,
+                recheck=settings.recheck_seconds,
+            )
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         arounds = self._arounds()
@@ -160,7 +182,8 @@ class RpcServer:
             Boundary(self.settings.abort_seconds).around,
             self.calls.around,
             *((self.certificates.around,) if self.certificates is not None else ()),
-            Limits(self.settings, self._clock).around,
+            *((self.authentication.around,) if self.authentication is not None else ()),
+            Limits(self.settings).around,
             deadline.around,
             messages.around,
         )

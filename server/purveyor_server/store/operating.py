@@ -13,9 +13,9 @@ import msgspec
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
-from purveyor_server.domain.quotas import PlanKey, Quota, Usage, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
+from purveyor_server.domain.tokens import Token, Use
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,19 +93,6 @@ class MetaSwap(msgspec.Struct, frozen=True):
     now: bytes | None
 
 
-class TenantUsage(msgspec.Struct, frozen=True):
-    """What a tenant has by plan, and the quotas that operators set for it."""
-
-    tenant: str
-    used: dict[PlanKey, Used]
-    quotas: tuple[Quota, ...]
-
-    @property
-    def usage(self) -> Usage:
-        """As quotas are judged by."""
-        return Usage(self.used, {quota.plan: quota.limits for quota in self.quotas})
-
-
 class OperatorCommands(Protocol):
     """The writes."""
 
@@ -129,24 +116,24 @@ class OperatorCommands(Protocol):
         """Leave the record of an act that writes nothing else."""
         ...
 
-    async def set_quota(self, quota: Quota, record: AuditRecord) -> None:
-        """Keep a quota in the place of the one before, and leave the record."""
-        ...
-
-    async def delete_quota(self, tenant: str, plan: PlanKey, record: AuditRecord) -> Quota | None:
-        """Take a quota away and leave the record; returns what was there."""
-        ...
-
-    async def recount(self, tenant: str) -> int:
-        """Count a tenant's instances and bindings anew; returns how many counters were wrong."""
-        ...
-
     async def reseal(self, changes: Sequence[Resealed]) -> int:
         """Put sealed values in the place of others that are as they were; returns how many were."""
         ...
 
     async def swap_metas(self, swaps: Sequence[MetaSwap], record: AuditRecord | None = None) -> int:
         """The same for values of the store itself, and leave the record; returns how many were."""
+        ...
+
+    async def create_token(self, token: Token, record: AuditRecord) -> None:
+        """Keep a new token and leave the record."""
+        ...
+
+    async def revoke_token(self, token_id: str, record: AuditRecord) -> Token | None:
+        """Take a token back, unless it was before, and leave the record; returns it as it is now, None when there is none."""
+        ...
+
+    async def note_uses(self, uses: Sequence[Use]) -> None:
+        """Keep when tokens were last used; a later use that is noted already stays."""
         ...
 
     async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
@@ -205,18 +192,14 @@ class OperatorReads(Protocol):
         """What is frozen, by name."""
         ...
 
-    async def quotas(self, page: Page, tenant: str = "") -> tuple[TenantUsage, ...]:
-        """Tenants that have anything, or had, or for which a quota is set, by name; or the one that is named."""
-        ...
-
-    async def next_tenant(self, after: str) -> str | None:
-        """The next tenant by name that has, had or is said to have anything."""
-        ...
-
-    async def miscounted(self, tenant: str) -> int:
-        """How many counters of a tenant are wrong, as one read sees it."""
-        ...
-
     async def audit(self, page: Page) -> tuple[AuditRecord, ...]:
         """Audit records of operators' acts, newest first; `after` is the number of the last one seen."""
+        ...
+
+    async def token(self, token_id: str) -> Token | None:
+        """A static token, revoked ones too."""
+        ...
+
+    async def tokens(self, page: Page) -> tuple[Token, ...]:
+        """Static tokens by id, revoked ones too."""
         ...

@@ -1,6 +1,6 @@
 """The operators' side of the door: one method per use-case.
 
-Guarantee: every method asks for the role OPERATOR before it reads anything; every change leaves an audit record in its own
+Guarantee: every method asks for the role OPERATOR (those about tokens: ADMIN) before it reads anything; every change leaves an audit record in its own
 command.
 """
 
@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.recovery import Recovery
-from purveyor_server.lifecycle.admin import editing, explaining, freezing, keys, purging, reporting, saving
+from purveyor_server.domain.tokens import Token
+from purveyor_server.lifecycle.admin import editing, explaining, freezing, keys, purging, reporting, saving, tokens
 from purveyor_server.lifecycle.admin.contract import (
     Act,
     AdminParts,
@@ -88,3 +89,15 @@ class Administration:
     async def retire_key(self, caller: Caller, label: str, act: Act) -> bool:
         """Take a key out of its source once nothing is sealed with it."""
         return await keys.retire_key(self._parts, caller, label, act)
+
+    async def create_token(self, caller: Caller, wish: tokens.TokenWish, act: Act) -> tokens.MadeToken:
+        """Make a static token."""
+        return await tokens.create_token(self._parts, caller, wish, act)
+
+    async def list_tokens(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
+        """Which static tokens there are."""
+        return await tokens.list_tokens(self._parts, caller, page_size, page_token)
+
+    async def revoke_token(self, caller: Caller, token_id: str, act: Act) -> Token:
+        """Take a static token back."""
+        return await tokens.revoke_token(self._parts, caller, token_id, act)

@@ -167,4 +167,5 @@ class AdminParts:
     version: str
     started_at: datetime
     running: Callable[[], dict[str, int]]  # operations being worked on, by provider
+    tokens_changed: Callable[[], None] = lambda: None  # called when a static token was taken back
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -7,11 +7,14 @@ from collections import Counter
 from purveyor.v1 import admin_service_pb2 as pb
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Waiting
+from purveyor_server.domain.tokens import Token
 from purveyor_server.lifecycle.admin.contract import Act, Cause, Difference, KeyReport, ProviderReport, Report, Rotation
-from purveyor_server.rpc.convert.enums import WAITINGS
-from purveyor_server.rpc.convert.values import to_duration, to_struct, to_timestamp
+from purveyor_server.lifecycle.admin.tokens import TokenWish
+from purveyor_server.rpc.convert.enums import ROLES, WAITINGS
+from purveyor_server.rpc.convert.values import from_duration, to_duration, to_struct, to_timestamp
 
 HEALTHS = {
     name.removeprefix("STATE_"): number for name, number in pb.ProviderStatus.State.items() if number
@@ -29,7 +32,10 @@ Acting = (
     | pb.FinishRecoveryRequest
     | pb.RotateKeysRequest
     | pb.RetireKeyRequest
+    | pb.CreateTokenRequest
+    | pb.RevokeTokenRequest
 )
+_ROLES = {number: str(role) for role, number in ROLES.items()}
 
 
 def decode_act(request: Acting) -> Act:
@@ -148,4 +154,31 @@ def encode_rotation(rotation: Rotation) -> pb.RotateKeysResponse:
         resealed=rotation.resealed,
         unreadable=rotation.unreadable,
         done=rotation.done,
+    )
+
+
+def decode_wish(request: pb.CreateTokenRequest) -> TokenWish:
+    """What a token shall be; a role that is not known here is its number, which no check takes."""
+    return TokenWish(
+        name=request.name,
+        roles=tuple(_ROLES.get(number, str(number)) for number in request.roles),
+        tenants=tuple(request.tenants),
+        every_tenant=request.every_tenant,
+        ttl=from_duration(request, "ttl"),
+    )
+
+
+def encode_token(token: Token) -> pb.Token:
+    """A static token, without its hash."""
+    return pb.Token(
+        token_id=token.token_id,
+        name=token.name,
+        roles=sorted(ROLES[Role(role)] for role in token.roles),  # type: ignore[misc] # enums are ints to protobuf
+        tenants=sorted(token.tenants or ()),
+        every_tenant=token.tenants is None,
+        create_time=to_timestamp(token.created_at),
+        creator=token.created_by,
+        expire_time=to_timestamp(token.expires_at),
+        use_time=to_timestamp(token.used_at),
+        revoke_time=to_timestamp(token.revoked_at),
     )

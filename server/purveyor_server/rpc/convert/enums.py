@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from purveyor.v1 import binding_pb2, error_reason_pb2, event_pb2, instance_pb2, operation_pb2
+from purveyor.v1 import binding_pb2, error_reason_pb2, event_pb2, instance_pb2, operation_pb2, options_pb2
 from purveyor_server.domain import states
 from purveyor_server.domain.errors import Reason
 from purveyor_server.domain.model import EventKind
+from purveyor_server.domain.principal import Role
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -35,3 +36,4 @@ MAKES = _table(states.Make, operation_pb2.Step.Make, "MAKE")
 STEP_STATES = _table(states.StepState, operation_pb2.Step.State, "STATE")
 EVENT_KINDS = _table(EventKind, event_pb2.Event.Kind, "KIND")
 REASONS = _table(Reason, error_reason_pb2.ErrorReason, "ERROR_REASON")
+ROLES = _table(Role, options_pb2.Role, "ROLE")

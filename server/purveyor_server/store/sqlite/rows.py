@@ -23,9 +23,9 @@ from purveyor_server.domain.model import (
     SealedSecret,
     Step,
 )
-from purveyor_server.domain.quotas import Quota
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
+from purveyor_server.domain.tokens import Token
 from purveyor_server.store.contract import CatalogVersion
 from purveyor_server.store.operating import Queue
 
@@ -42,8 +42,8 @@ decode_operation = msgspec.json.Decoder(Operation).decode
 decode_step = msgspec.json.Decoder(Step).decode
 decode_freeze = msgspec.json.Decoder(Freeze).decode
 decode_audit = msgspec.json.Decoder(AuditRecord).decode
-decode_quota = msgspec.json.Decoder(Quota).decode
 decode_recovery = msgspec.json.Decoder(Recovery).decode
+decode_token = msgspec.json.Decoder(Token).decode
 decode_plan = msgspec.json.Decoder(PlanSnapshot).decode
 
 
@@ -76,7 +76,6 @@ def subject_of(operation: Operation) -> str:
 def instance_row(record: Instance, body: bytes) -> Row:
     """In the order of `put_instance`."""
     shown = record.applied or record.desired
-    counted = record.in_flight or shown
     return (
         record.uid,
         record.tenant,
@@ -89,8 +88,6 @@ def instance_row(record: Instance, body: bytes) -> Row:
         micros(record.updated_at),
         _maybe(record.deleted_at),
         body,
-        counted.service_id,
-        counted.plan_id,
     )
 
 
@@ -108,8 +105,6 @@ def binding_row(record: Binding, body: bytes) -> Row:
         micros(record.updated_at),
         _maybe(record.deleted_at),
         body,
-        record.service_id,
-        record.plan_id,
     )
 
 
@@ -215,3 +210,9 @@ def waiting_queue(row: Row) -> Queue:
     """The queue of (provider, waiting, operations, cleanups, oldest_at, oldest_id)."""
     provider, waiting, operations, cleanups, oldest_at, oldest_id = row
     return Queue(provider, Waiting(waiting), operations, cleanups, moment(oldest_at), oldest_id)
+
+
+def token(row: Row) -> Token:
+    """A token from its body, last use and revocation."""
+    used, revoked = (moment(value) if value is not None else None for value in row[1:])
+    return msgspec.structs.replace(decode_token(row[0]), used_at=used, revoked_at=revoked)

@@ -46,17 +46,16 @@ SELECT body FROM plans WHERE digest = ?;
 
 -- name: put_instance
 INSERT INTO instances (uid, tenant, instance_id, state, service_id, plan_id, last_operation,
-    created_at, updated_at, deleted_at, body, counted_service, counted_plan)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, updated_at, deleted_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, service_id = excluded.service_id,
     plan_id = excluded.plan_id, last_operation = excluded.last_operation, updated_at = excluded.updated_at,
-    deleted_at = excluded.deleted_at, body = excluded.body, counted_service = excluded.counted_service,
-    counted_plan = excluded.counted_plan;
+    deleted_at = excluded.deleted_at, body = excluded.body;
 
 -- name: put_binding
 INSERT INTO bindings (uid, tenant, instance_id, instance_uid, binding_id, state, last_operation,
-    created_at, updated_at, deleted_at, body, counted_service, counted_plan)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, updated_at, deleted_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, last_operation = excluded.last_operation,
     updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, body = excluded.body;
 
@@ -133,3 +132,12 @@ DELETE FROM freezes WHERE name = ?;
 
 -- name: put_audit
 INSERT INTO audit (at, body) VALUES (?, ?);
+
+-- name: put_token
+INSERT INTO tokens (token_id, body) VALUES (?, ?);
+
+-- name: revoke_token
+UPDATE tokens SET revoked_at = ? WHERE token_id = ? AND revoked_at IS NULL;
+
+-- name: note_use
+UPDATE tokens SET used_at = max(coalesce(used_at, 0), ?) WHERE token_id = ?;

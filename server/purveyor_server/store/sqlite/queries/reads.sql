@@ -101,3 +101,9 @@ SELECT value FROM settings WHERE name = ?;
 
 -- name: earliest
 SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'earliest';
+
+-- name: token
+SELECT body, used_at, revoked_at FROM tokens WHERE token_id = ?;
+
+-- name: tokens
+SELECT body, used_at, revoked_at FROM tokens WHERE token_id > ? ORDER BY token_id LIMIT ?;
