@@ -18,10 +18,12 @@ BENCH_ARGS ?=
 WORKERS ?= -n 2 --dist loadfile
 # make load LOAD_ARGS="--minutes 5": a try.
 LOAD_ARGS ?=
+# make fuzz FUZZ_ARGS="--seed 7 --lives 10"
+FUZZ_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
 LOCK_ARGS ?=
 
-.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch verify-secrets lock baseline clean setup setup-demo
+.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch verify-secrets fuzz lock baseline clean setup setup-demo
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -64,6 +66,9 @@ verify-watch: stubs ## Watch a real server that is killed, stopped, compacted; e
 
 verify-secrets: stubs ## A whole life of a real broker, then a search for every secret, everywhere
 	@$(PY) scripts/verify_secrets.py
+
+fuzz: stubs ## Any input to parsers, a real broker and a real PostgreSQL server; 10 minutes
+	@$(PY) scripts/fuzz.py $(FUZZ_ARGS)
 
 lock: setup ## Resolve requirements/*.txt again: versions and hashes, no addresses
 	@$(PY) scripts/lock.py $(LOCK_ARGS)

@@ -134,15 +134,16 @@ def nothing_left(postgres: TestServer) -> Iterator[None]:
 
 
 class House:
-    """A caller of a broker; requests are keyword arguments, a missing tenant is TENANT."""
+    """A caller of a broker; requests are keyword arguments, a missing tenant is the caller's own."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, tenant: str = TENANT) -> None:
         self.channel = channel
+        self.tenant = tenant
         self.stub: Any = broker_service_pb2_grpc.BrokerServiceStub(channel)
 
     def ask(self, method: str, **fields: Any) -> Any:
         """The call, started when it is awaited."""
-        return getattr(self.stub, method)(request(method, **fields), timeout=SECONDS)
+        return getattr(self.stub, method)(request(method, **{"tenant": self.tenant} | fields), timeout=SECONDS)
 
     async def refused(self, method: str, **fields: Any) -> Failure:
         """The failure of a call that must fail."""
@@ -227,11 +228,11 @@ class House:
 
 
 @asynccontextmanager
-async def calling(process: Process) -> AsyncIterator[House]:
+async def calling(process: Process, tenant: str = TENANT) -> AsyncIterator[House]:
     """A caller of the broker, with a connection of its own."""
     options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
     async with grpc.aio.insecure_channel(process.site.socket, options=options) as channel:
-        yield House(channel)
+        yield House(channel, tenant)
 
 
 def request(method: str, **fields: Any) -> Message:
