@@ -15,6 +15,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from purveyor_server.app.checks import read_catalog
@@ -24,7 +25,7 @@ from purveyor_server.app.keys import key_source
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.listening import check_tls, listens
 from purveyor_server.app.refusals import Exit, StartRefusedError
-from purveyor_server.app.upkeep import keep_retention, watch_until_ready
+from purveyor_server.app.upkeep import check_counters, keep_retention, watch_until_ready
 from purveyor_server.config.catalog import CatalogFile
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings, over
@@ -81,6 +82,7 @@ def lifecycle_settings(settings: Settings) -> LifecycleSettings:
         max_pending=limits.max_pending,
         max_parked=limits.max_parked,
         max_lag=limits.max_lag.total_seconds(),
+        quotas=settings.tenant_quotas,
     )
 
 
@@ -186,6 +188,7 @@ class Broker:
         self._on_stop("upkeep", tasks.close, timedelta(seconds=10))
         retention = self.settings.retention
         tasks.start("retention", keep_retention(store, retention.values(), retention.interval))
+        tasks.start("counters", check_counters(store))
         tasks.start("event log", log.keep_up())
         for name, ref in file.providers.items():
             tasks.start(f"check {name}", watch_until_ready(registry, ref, inspector))
@@ -232,7 +235,9 @@ class Broker:
         listen = listens(settings.admin)
         if listen:
             served = [admin_service(Administration(parts))]
-            server = RpcServer(served, parts.store.ping, listen, rpc_settings(settings), self._clock, identity.judge)
+            # Whoever comes to help a broker that is called too often is not to be refused for calling too often.
+            unhurried = msgspec.structs.replace(rpc_settings(settings), reads_per_second=0.0, writes_per_second=0.0)
+            server = RpcServer(served, parts.store.ping, listen, unhurried, self._clock, identity.judge)
             self._servers.append(server)
             self.admin_addresses = await server.start()
             self._on_stop("admin", lambda: server.drain(ADMIN_DRAIN.total_seconds()), ADMIN_DRAIN)

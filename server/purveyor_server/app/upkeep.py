@@ -1,4 +1,4 @@
-"""Background work of a running broker that belongs to no operation: retention, and asking backends whether they answer.
+"""Background work of a running broker that belongs to no operation: retention, counters, and whether backends answer.
 
 Guarantee: a failure is logged and the loop goes on; nothing here can stop the broker or delay its start.
 Limit: one process does it all; replicas will need a lease for retention.
@@ -17,7 +17,7 @@ from purveyor_server.kit.backoff import Backoff
 from purveyor_server.providers.contract import ProviderError, RightsMissing, Unreachable
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
-from purveyor_server.store.contract import Commands, Retention
+from purveyor_server.store.contract import Commands, Retention, Store
 
 _log = structlog.get_logger(__name__)
 CHECK_AGAIN = Backoff(first=5.0, ceiling=60.0)  # seconds between two questions to a backend that is not ready
@@ -43,6 +43,30 @@ async def retain_all(store: Commands, policy: Retention) -> int:
         total += removed
         await asyncio.sleep(PAUSE)
     return total
+
+
+async def check_counters(store: Store) -> int:
+    """Compare what is counted for each tenant with what is there, once, and put right what is wrong; returns how many were."""
+    wrong, tenant = 0, await _next(store, "")
+    while tenant:
+        try:
+            if await store.miscounted(tenant):
+                repaired = await store.recount(tenant)
+                wrong += repaired
+                _log.error("counters of a tenant were wrong and are put right", tenant=tenant, counters=repaired)
+        except PurveyorError as failure:
+            _log.warning("counters of a tenant could not be checked", tenant=tenant, reason=str(failure.reason))
+        await asyncio.sleep(PAUSE)
+        tenant = await _next(store, tenant)
+    return wrong
+
+
+async def _next(store: Store, after: str) -> str | None:
+    try:
+        return await store.next_tenant(after)
+    except PurveyorError as failure:
+        _log.warning("the check of counters broke off", reason=str(failure.reason))
+        return None
 
 
 async def watch_until_ready(registry: ProviderRegistry, ref: ProviderRef, inspector: Inspector) -> None:

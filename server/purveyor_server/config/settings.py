@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from purveyor_server.config.identity import IdentitySettings
 from purveyor_server.config.listening import AdminSettings, FilePath, ListenSettings, Section
 from purveyor_server.config.values import Duration, Size, TenantName, absent
+from purveyor_server.domain.quotas import MOST, MOST_PER_INSTANCE, UNLIMITED, Limits, Quotas, Standard
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.store.contract import Retention
@@ -52,6 +53,9 @@ def _split(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Most = Annotated[int, Field(ge=UNLIMITED, le=MOST)]
+MostPerInstance = Annotated[int, Field(ge=UNLIMITED, le=MOST_PER_INSTANCE)]
+Rate = Annotated[float, Field(ge=0, le=10_000_000, allow_inf_nan=False)]  # 0: no limit
 
 
 class LogSettings(Section):
@@ -144,11 +148,16 @@ class LimitSettings(Section):
     write_timeout: Duration = _seconds(20.0)
     heartbeat: Duration = _seconds(15.0)
     calls: Count = 1_024
-    calls_per_caller: Count = 1_024
+    calls_per_caller: Count = 512
     waits: Count = 10_000
-    waits_per_caller: Count = 10_000
+    waits_per_caller: Count = 5_000
     streams: Count = 20_000
-    streams_per_caller: Count = 20_000
+    streams_per_caller: Count = 10_000
+    reads_per_second: Rate = 1_000.0
+    reads_burst: Rate = 2_000.0
+    writes_per_second: Rate = 250.0
+    writes_burst: Rate = 1_000.0
+    principals: Count = 10_000
     max_pending: Count = 10_000
     max_parked: Count = 1_000_000
     max_lag: Duration = _seconds(1.0)
@@ -183,12 +192,44 @@ class RetentionSettings(Section):
         return Retention(self.operations, self.tombstones, self.events, self.max_events)
 
 
+class QuotaSection(Section):
+    """How much every tenant may have, unless more is said of it; -1 is no limit."""
+
+    instances_per_tenant: Most = UNLIMITED
+    bindings_per_tenant: Most = UNLIMITED
+    instances_per_plan: Most = UNLIMITED
+    bindings_per_plan: Most = UNLIMITED
+    bindings_per_instance: MostPerInstance = UNLIMITED
+
+    def values(self) -> Standard:
+        """As they are judged by."""
+        each = {name: None if value == UNLIMITED else value for name, value in self}
+        whole = Limits(each["instances_per_tenant"], each["bindings_per_tenant"], each["bindings_per_instance"])
+        return Standard(whole, Limits(each["instances_per_plan"], each["bindings_per_plan"]))
+
+
+class TenantQuotaSection(Section):
+    """How much one tenant may have; what is left out is as for every tenant."""
+
+    instances: Most | None = None
+    bindings: Most | None = None
+    instances_per_plan: Most | None = None
+    bindings_per_plan: Most | None = None
+    bindings_per_instance: MostPerInstance | None = None
+
+    def values(self) -> Standard:
+        """As they are judged by."""
+        whole = Limits(self.instances, self.bindings, self.bindings_per_instance)
+        return Standard(whole, Limits(self.instances_per_plan, self.bindings_per_plan))
+
+
 class TenantSection(Section):
-    """What the broker is told of one tenant; one that is not named has no labels."""
+    """What the broker is told of one tenant; one that is not named has no labels, and the quotas of all."""
 
     labels: dict[Annotated[str, Field(min_length=1, max_length=63)], Annotated[str, Field(max_length=255)]] = Field(
         default_factory=dict
     )
+    quotas: TenantQuotaSection = absent()
 
 
 class Settings(Section):
@@ -208,6 +249,7 @@ class Settings(Section):
     limits: LimitSettings = absent()
     watch: WatchSection = absent()
     retention: RetentionSettings = absent()
+    quotas: QuotaSection = absent()
     tenants: dict[TenantName, TenantSection] = Field(default_factory=dict)
 
     @property
@@ -219,6 +261,11 @@ class Settings(Section):
     def tenant_labels(self) -> dict[str, dict[str, str]]:
         """Labels by tenant."""
         return {name: tenant.labels for name, tenant in self.tenants.items()}
+
+    @property
+    def tenant_quotas(self) -> Quotas:
+        """What tenants may have."""
+        return Quotas(self.quotas.values(), {name: tenant.quotas.values() for name, tenant in self.tenants.items()})
 
     @property
     def database(self) -> Path:

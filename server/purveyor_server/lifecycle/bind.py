@@ -15,6 +15,7 @@ from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
 from purveyor_server.domain.model import Binding, Instance
 from purveyor_server.domain.parameters import for_bind
+from purveyor_server.domain.quotas import PlanKey, check_new_binding
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, Verb
 from purveyor_server.kit.ids import new_id
@@ -91,6 +92,7 @@ def _command(scope: Scope, ask: BindAsk) -> Accept:
         decide=partial(decide_bind, ask=ask),
         request=ask.order.request,
         creates=True,
+        counts=True,
         dry_run=ask.request.validate_only,
         label="bind",
     )
@@ -136,6 +138,10 @@ def decide_bind(situation: Situation, ask: BindAsk) -> Decision:
     check_bindable(ask.plan, ask.request.ttl)
     if ask.refused is not None:
         raise ask.refused
+    if ruling is not Ruling.FRESH_ATTEMPT:  # that one takes the place of what failed
+        plan = ask.plan.snapshot
+        key, ids = PlanKey(plan.service_id, plan.plan_id), (instance.tenant, instance.instance_id)
+        check_new_binding(ask.settings.quotas, situation.usage, ids[0], key, ids[1])
     check_capacity(situation.backlog, ask.settings)
     return _accepted(situation, ask, instance, ask.plan, binding if ruling is Ruling.FRESH_ATTEMPT else None)
 

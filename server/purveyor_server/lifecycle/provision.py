@@ -15,6 +15,7 @@ from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason
 from purveyor_server.domain.model import Instance, MaintenanceInfo, PlanSnapshot, Settings
 from purveyor_server.domain.parameters import for_create
+from purveyor_server.domain.quotas import PlanKey, check_new_instance
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, Verb
 from purveyor_server.kit.ids import new_id
@@ -62,6 +63,7 @@ async def provision(parts: Parts, caller: Caller, request: Provision) -> Outcome
             decide=partial(decide_provision, ask=ask),
             request=ask.order.request,
             creates=True,
+            counts=True,
             dry_run=request.validate_only,
             label="provision",
         )
@@ -132,8 +134,15 @@ def decide_provision(situation: Situation, ask: ProvisionAsk) -> Decision:
         raise refusal(ruling, situation, ask.request.tenant, ask.request.instance_id, ask.settings)
     if ask.refused is not None:
         raise ask.refused
+    if ruling is not Ruling.FRESH_ATTEMPT:  # that one takes the place of what failed
+        _check_quota(situation, ask)
     check_capacity(situation.backlog, ask.settings)
     return _accepted(situation, ask, instance if ruling is Ruling.FRESH_ATTEMPT else None)
+
+
+def _check_quota(situation: Situation, ask: ProvisionAsk) -> None:
+    plan = PlanKey(ask.request.service_id, ask.request.plan_id)
+    check_new_instance(ask.settings.quotas, situation.usage, ask.request.tenant, plan)
 
 
 def _accepted(situation: Situation, ask: ProvisionAsk, failed: Instance | None) -> Decision:

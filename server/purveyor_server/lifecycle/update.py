@@ -16,6 +16,7 @@ from purveyor_server.domain.conflicts import Ask, Row, Ruling, row_of, rule
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
 from purveyor_server.domain.model import Instance, Operation, Settings
 from purveyor_server.domain.parameters import check_change, check_json, for_update
+from purveyor_server.domain.quotas import PlanKey, check_moved_instance
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, OperationState, Verb
 from purveyor_server.kit.ids import new_id
@@ -100,6 +101,7 @@ def _command(scope: Scope, ask: UpdateAsk) -> Accept:
         decide=partial(decide_update, ask=ask),
         request=ask.order.request,
         creates=not ask.record_only,
+        counts=ask.request.plan_id is not None,
         dry_run=ask.request.validate_only,
         label="update",
     )
@@ -260,6 +262,10 @@ def _succeeded(operation: Operation) -> bool:
 def _accepted(situation: Situation, ask: UpdateAsk, instance: Instance, wanted: Settings) -> Decision:
     assert ask.target is not None, "settings are wanted, so there is a target"
     check_json(wanted.parameters, "parameters")
+    plan = PlanKey(wanted.service_id, wanted.plan_id)
+    present = base_of(instance)
+    if plan != PlanKey(present.service_id, present.plan_id):
+        check_moved_instance(ask.settings.quotas, situation.usage, instance.tenant, plan)
     check_capacity(situation.backlog, ask.settings)
     operation = begin(
         ask.order, situation, ask.target.plan, instance_uid=instance.uid, want=wanted, was=base_of(instance)

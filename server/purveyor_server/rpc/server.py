@@ -183,7 +183,7 @@ class RpcServer:
             self.calls.around,
             *((self.certificates.around,) if self.certificates is not None else ()),
             *((self.authentication.around,) if self.authentication is not None else ()),
-            Limits(self.settings).around,
+            Limits(self.settings, self._clock).around,
             deadline.around,
             messages.around,
         )

@@ -42,11 +42,17 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_seconds: float = 1.0
     # Counts, in the whole process and for one caller.
     calls: int = 1_024
-    calls_per_caller: int = 1_024
+    calls_per_caller: int = 512
     waits: int = 10_000
-    waits_per_caller: int = 10_000
+    waits_per_caller: int = 5_000
     streams: int = 20_000
-    streams_per_caller: int = 20_000
+    streams_per_caller: int = 10_000
+    # Calls per second of one principal, and how many at once; 0 is no limit. `principals` bounds what is kept of them.
+    reads_per_second: float = 1_000.0
+    reads_burst: float = 2_000.0
+    writes_per_second: float = 250.0
+    writes_burst: float = 1_000.0
+    principals: int = 10_000
     # Logs: the level of the line of a successful read, and of every other successful call.
     read_level: str = "debug"
     level: str = "info"

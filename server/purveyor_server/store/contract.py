@@ -40,6 +40,7 @@ from purveyor_server.domain.model import (
     Step,
     UniqueMark,
 )
+from purveyor_server.domain.quotas import Usage
 from purveyor_server.store.operating import OperatorCommands, OperatorReads
 
 
@@ -63,9 +64,9 @@ SYSTEM = Scope(None)
 class Writes(msgspec.Struct, frozen=True):
     """What a command puts down: whole records, inserted or replaced by their key.
 
-    `quiet` operations get no event (progress, leases). `erase` names owners (uids) whose secrets go away, and whose
-    operations' journals lose outputs and saved values, and whose allocated numbers are free again. A `unique` mark that another owner holds refuses the command with
-    CREDENTIALS_NOT_UNIQUE; an owner's marks go with `erase`.
+    `quiet` operations get no event (progress, leases). `erase` names owners (uids) whose secrets and marks go, whose operations'
+    journals lose outputs and saved values, and whose allocated numbers are free again. A `unique` mark that another owner
+    holds refuses the command with CREDENTIALS_NOT_UNIQUE.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -89,9 +90,9 @@ class Backlog(msgspec.Struct, frozen=True):
 class Situation(msgspec.Struct, frozen=True):
     """What an accept sees, read in its own transaction.
 
-    `instance` and `binding` are the newest incarnation of their ids, tombstones included. `operations` are all unfinished
-    operations on that incarnation of the instance, its bindings' included. `bindings` are the live ones (state not
-    DELETED), only when the command asked for them. `replay` is the operation that the same request key made.
+    `instance` and `binding` are the newest incarnation of their ids, tombstones included. `operations` are all unfinished ones
+    on that incarnation of the instance, its bindings' included. `bindings` are the live ones, only when the command asked
+    for them. `replay` is the operation that the same request key made.
     """
 
     now: datetime
@@ -101,9 +102,9 @@ class Situation(msgspec.Struct, frozen=True):
     bindings: tuple[Binding, ...]
     operations: tuple[Operation, ...]
     replay: Operation | None
-    last_operation: Operation | None
-    """The last operation of the binding when the command names one, else of the instance."""
+    last_operation: Operation | None  # of the binding when the command names one, else of the instance
     backlog: Backlog
+    usage: Usage = Usage()  # only when the command counts
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -119,7 +120,8 @@ class Decision(msgspec.Struct, frozen=True):
 class Accept(msgspec.Struct, frozen=True):
     """Accept a verb on (tenant, instance_id[, binding_id]). With `dry_run` the decision is made and nothing is written.
 
-    `creates` marks a command that makes something new: refused with STORE_FULL below the low-water mark of the disk.
+    `creates` marks a command that makes something new: STORE_FULL below the low-water mark of the disk. `counts` asks for
+    the tenant's usage, as this transaction has it.
     """
 
     scope: Scope
@@ -130,8 +132,9 @@ class Accept(msgspec.Struct, frozen=True):
     request: RequestKey | None = None
     with_bindings: bool = False
     creates: bool = False
+    counts: bool = False
     dry_run: bool = False
-    label: str = ""  # names the test points of this command: store.accept.<label>.before|during|after
+    label: str = ""  # names its test points: store.accept.<label>.before|during|after
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -143,10 +146,8 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What an engine command sees: the operation as it is now and, when asked for, its resources and dependents.
-
-    `dependents` are the unfinished operations whose `blocked_by` names this one. `siblings` are the other unfinished
-    operations on the same instance incarnation (bindings' included).
+    """What an engine command sees: the operation as it is now and, when asked for, its resources and dependents (the unfinished
+    operations whose `blocked_by` names it) and siblings (the others on the same instance incarnation, bindings' included).
     """
 
     now: datetime
@@ -166,8 +167,7 @@ class Advance(msgspec.Struct, frozen=True):
     fence: Fence
     decide: Callable[[Job], Writes]
     with_resources: bool = False
-    label: str = ""
-    """Names the command for the recovery suite's failpoints; no meaning otherwise."""
+    label: str = ""  # names the test points of this command
 
 
 class Amend(msgspec.Struct, frozen=True):
@@ -199,7 +199,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """An operation under lease with all that is needed to work on it. `deadline_passed_while_away` is the engine's to judge."""
+    """An operation under lease with all that is needed to work on it."""
 
     operation: Operation
     instance: Instance

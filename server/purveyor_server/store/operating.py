@@ -13,6 +13,7 @@ import msgspec
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.quotas import PlanKey, Quota, Usage, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.domain.tokens import Token, Use
@@ -93,6 +94,19 @@ class MetaSwap(msgspec.Struct, frozen=True):
     now: bytes | None
 
 
+class TenantUsage(msgspec.Struct, frozen=True):
+    """What a tenant has by plan, and the quotas that operators set for it."""
+
+    tenant: str
+    used: dict[PlanKey, Used]
+    quotas: tuple[Quota, ...]
+
+    @property
+    def usage(self) -> Usage:
+        """As quotas are judged by."""
+        return Usage(self.used, {quota.plan: quota.limits for quota in self.quotas})
+
+
 class OperatorCommands(Protocol):
     """The writes."""
 
@@ -114,6 +128,18 @@ class OperatorCommands(Protocol):
 
     async def note(self, record: AuditRecord) -> None:
         """Leave the record of an act that writes nothing else."""
+        ...
+
+    async def set_quota(self, quota: Quota, record: AuditRecord) -> None:
+        """Keep a quota in the place of the one before, and leave the record."""
+        ...
+
+    async def delete_quota(self, tenant: str, plan: PlanKey, record: AuditRecord) -> Quota | None:
+        """Take a quota away and leave the record; returns what was there."""
+        ...
+
+    async def recount(self, tenant: str) -> int:
+        """Count a tenant's instances and bindings anew; returns how many counters were wrong."""
         ...
 
     async def reseal(self, changes: Sequence[Resealed]) -> int:
@@ -190,6 +216,18 @@ class OperatorReads(Protocol):
 
     async def freezes(self) -> tuple[Freeze, ...]:
         """What is frozen, by name."""
+        ...
+
+    async def quotas(self, page: Page, tenant: str = "") -> tuple[TenantUsage, ...]:
+        """Tenants that have anything, or had, or for which a quota is set, by name; or the one that is named."""
+        ...
+
+    async def next_tenant(self, after: str) -> str | None:
+        """The next tenant by name that has, had or is said to have anything."""
+        ...
+
+    async def miscounted(self, tenant: str) -> int:
+        """How many counters of a tenant are wrong, as one read sees it."""
         ...
 
     async def audit(self, page: Page) -> tuple[AuditRecord, ...]:

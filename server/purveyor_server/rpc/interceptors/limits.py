@@ -1,4 +1,4 @@
-"""How many calls may be served at once: short ones, waiting ones and streams, in all and for one caller.
+"""How often a caller may call, and how many calls may be served at once: short ones, waiting ones and streams, in all and for one.
 
 Guarantee: a call above a limit is refused at once with TOO_MANY_CALLS or TOO_MANY_STREAMS and RetryInfo; a waiting call or
 an idle stream never takes the place of a short call.
@@ -11,8 +11,10 @@ from collections import Counter
 from typing import Any
 
 from purveyor_server.domain.errors import PurveyorError, Reason
+from purveyor_server.kit.clock import Clock
 from purveyor_server.rpc.calls import Call
 from purveyor_server.rpc.interceptors.around import Proceed
+from purveyor_server.rpc.interceptors.rates import Rates
 from purveyor_server.rpc.methods import Kind
 from purveyor_server.rpc.settings import RpcSettings
 
@@ -54,9 +56,10 @@ class Lane:
 
 
 class Limits:
-    """One lane per kind of call."""
+    """The rates, and one lane per kind of call."""
 
-    def __init__(self, settings: RpcSettings) -> None:
+    def __init__(self, settings: RpcSettings, clock: Clock) -> None:
+        self.rates = Rates(settings, clock)
         calls = Lane(Reason.TOO_MANY_CALLS, "calls", settings.calls, settings.calls_per_caller)
         waits = Lane(Reason.TOO_MANY_CALLS, "waiting calls", settings.waits, settings.waits_per_caller)
         streams = Lane(Reason.TOO_MANY_STREAMS, "streams", settings.streams, settings.streams_per_caller)
@@ -66,6 +69,7 @@ class Limits:
         """Serve the call while its lane has room. A write that asks to wait counts as a waiting call."""
         if call.method.infra and call.kind is not Kind.STREAM:
             return await proceed(call)
+        self.rates.take(call.method, call.principal)
         if call.method.wait_cap is not None and call.request.HasField("wait"):
             call.kind = Kind.WAIT
         lane = self.lanes[call.kind]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from purveyor_server.domain.errors import instance_not_found, operation_not_found
-from purveyor_server.domain.model import Operation, PlanSnapshot
+from purveyor_server.domain.model import Instance, Operation, PlanSnapshot
+from purveyor_server.domain.quotas import Usage
 from purveyor_server.store.contract import (
     Accept,
     Advance,
@@ -22,7 +23,7 @@ from purveyor_server.store.contract import (
     Situation,
     Writes,
 )
-from purveyor_server.store.sqlite import rows
+from purveyor_server.store.sqlite import quotas, rows
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.transaction import Transaction
 
@@ -33,6 +34,7 @@ _PUT_PLAN = _SQL["put_plan"]
 _PUT_META = _SQL["put_meta"]
 _META = _SQL["meta"]
 _NOTHING = Writes()
+_NO_USAGE = Usage()
 
 
 def accept(transaction: Transaction, command: Accept, check_room: Callable[[], None]) -> Decision:
@@ -68,7 +70,13 @@ def situation(transaction: Transaction, command: Accept) -> Situation:
         replay=_replay(transaction, command),
         last_operation=_named(transaction, subject.last_operation if subject is not None else "", operations),
         backlog=transaction.backlog,
+        usage=_usage(transaction, command, instance) if command.counts else _NO_USAGE,
     )
+
+
+def _usage(transaction: Transaction, command: Accept, instance: Instance | None) -> Usage:
+    of_instance = instance.uid if instance is not None and command.binding_id else ""
+    return quotas.usage(transaction, command.tenant, of_instance)
 
 
 def _replay(transaction: Transaction, command: Accept) -> Operation | None:

@@ -14,11 +14,12 @@ from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.filters import Comparator, Filter
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
+from purveyor_server.domain.quotas import PlanKey, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
 from purveyor_server.store.log import CompactedError
-from purveyor_server.store.operating import WHOLE, Queue
+from purveyor_server.store.operating import WHOLE, Queue, TenantUsage
 from purveyor_server.store.sqlite import rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
@@ -52,6 +53,12 @@ _KNOWN_UIDS = _SQL["known_uids"]
 _SETTING = _SQL["setting"]
 _EARLIEST = _SQL["earliest"]
 _ALIVE = _SQL["alive"]
+_QUOTAS = load("quotas")
+_TENANTS = _QUOTAS["tenants"]
+_USED_BY = _QUOTAS["used_by"]
+_SET_BY = _QUOTAS["set_by"]
+_NEXT_TENANT = _QUOTAS["next_tenant"]
+_MISCOUNTED = _QUOTAS["miscounted"]
 _NOT_DELETED = " AND state <> 'DELETED'"
 
 T = TypeVar("T")
@@ -156,6 +163,24 @@ class SqliteReads:
         before = int(page.after) if page.after else 2**62
         found = await self._readers.rows(_AUDIT, (before, page.limit))
         return tuple([msgspec.structs.replace(rows.decode_audit(body), number=number) for number, body in found])
+
+    async def quotas(self, page: Page, tenant: str = "") -> tuple[TenantUsage, ...]:
+        found = [tenant] if tenant else [row[0] for row in await self._readers.rows(_TENANTS, (page.after, page.limit))]
+        names = msgspec.json.encode(found).decode()
+        kept = await self._decoded(rows.decode_quota, _SET_BY, (names,))
+        used: dict[str, dict[PlanKey, Used]] = {name: {} for name in found}
+        for name, service_id, plan_id, *counts in await self._readers.rows(_USED_BY, (names,)):
+            used[name][PlanKey(service_id, plan_id)] = Used(*counts)
+        return tuple(
+            [TenantUsage(name, used[name], tuple([quota for quota in kept if quota.tenant == name])) for name in found]
+        )
+
+    async def next_tenant(self, after: str) -> str | None:
+        found: str | None = (await self._readers.rows(_NEXT_TENANT, (after,)))[0][0]
+        return found
+
+    async def miscounted(self, tenant: str) -> int:
+        return len(await self._readers.rows(_MISCOUNTED, (tenant,)))
 
     async def token(self, token_id: str) -> Token | None:
         found = await self._readers.rows(_TOKEN, (token_id,))

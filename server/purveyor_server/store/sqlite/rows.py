@@ -23,6 +23,7 @@ from purveyor_server.domain.model import (
     SealedSecret,
     Step,
 )
+from purveyor_server.domain.quotas import Quota
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.domain.tokens import Token
@@ -42,6 +43,7 @@ decode_operation = msgspec.json.Decoder(Operation).decode
 decode_step = msgspec.json.Decoder(Step).decode
 decode_freeze = msgspec.json.Decoder(Freeze).decode
 decode_audit = msgspec.json.Decoder(AuditRecord).decode
+decode_quota = msgspec.json.Decoder(Quota).decode
 decode_recovery = msgspec.json.Decoder(Recovery).decode
 decode_token = msgspec.json.Decoder(Token).decode
 decode_plan = msgspec.json.Decoder(PlanSnapshot).decode
@@ -76,6 +78,7 @@ def subject_of(operation: Operation) -> str:
 def instance_row(record: Instance, body: bytes) -> Row:
     """In the order of `put_instance`."""
     shown = record.applied or record.desired
+    counted = record.in_flight or shown
     return (
         record.uid,
         record.tenant,
@@ -88,6 +91,8 @@ def instance_row(record: Instance, body: bytes) -> Row:
         micros(record.updated_at),
         _maybe(record.deleted_at),
         body,
+        counted.service_id,
+        counted.plan_id,
     )
 
 
@@ -105,6 +110,8 @@ def binding_row(record: Binding, body: bytes) -> Row:
         micros(record.updated_at),
         _maybe(record.deleted_at),
         body,
+        record.service_id,
+        record.plan_id,
     )
 
 

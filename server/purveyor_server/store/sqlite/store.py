@@ -19,6 +19,7 @@ from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation, PlanSnapshot
+from purveyor_server.domain.quotas import PlanKey, Quota
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token, Use
 from purveyor_server.kit.clock import Clock
@@ -37,7 +38,7 @@ from purveyor_server.store.contract import (
     Retention,
 )
 from purveyor_server.store.operating import Copied, Facts, MetaSwap, Resealed
-from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators, resealing, tokens
+from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators, quotas, resealing, tokens
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
 from purveyor_server.store.sqlite.errors import full, refusal, unavailable
@@ -183,6 +184,15 @@ class SqliteStore(SqliteReads):
 
     async def note(self, record: AuditRecord) -> None:
         await self._run("note", lambda tx: operators.note(tx, record))
+
+    async def set_quota(self, quota: Quota, record: AuditRecord) -> None:
+        await self._run("set_quota", lambda tx: quotas.set_quota(tx, quota, record))
+
+    async def delete_quota(self, tenant: str, plan: PlanKey, record: AuditRecord) -> Quota | None:
+        return await self._run("delete_quota", lambda tx: quotas.delete_quota(tx, tenant, plan, record))
+
+    async def recount(self, tenant: str) -> int:
+        return await self._run("recount", lambda tx: quotas.recount(tx, tenant))
 
     async def reseal(self, changes: Sequence[Resealed]) -> int:
         batch = tuple(changes)

@@ -46,16 +46,17 @@ SELECT body FROM plans WHERE digest = ?;
 
 -- name: put_instance
 INSERT INTO instances (uid, tenant, instance_id, state, service_id, plan_id, last_operation,
-    created_at, updated_at, deleted_at, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, updated_at, deleted_at, body, counted_service, counted_plan)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, service_id = excluded.service_id,
     plan_id = excluded.plan_id, last_operation = excluded.last_operation, updated_at = excluded.updated_at,
-    deleted_at = excluded.deleted_at, body = excluded.body;
+    deleted_at = excluded.deleted_at, body = excluded.body, counted_service = excluded.counted_service,
+    counted_plan = excluded.counted_plan;
 
 -- name: put_binding
 INSERT INTO bindings (uid, tenant, instance_id, instance_uid, binding_id, state, last_operation,
-    created_at, updated_at, deleted_at, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, updated_at, deleted_at, body, counted_service, counted_plan)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, last_operation = excluded.last_operation,
     updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, body = excluded.body;
 
