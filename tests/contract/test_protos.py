@@ -60,9 +60,12 @@ ADMIN = {
     "ListKeys": "NO_SIDE_EFFECTS",
     "RotateKeys": "IDEMPOTENT",
     "RetireKey": "IDEMPOTENT",
+    "ListQuotas": "NO_SIDE_EFFECTS",
+    "Drain": "IDEMPOTENT",
 }
 # CreateToken alone cannot be sent again: what its first answer showed is shown once.
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}
+QUOTAS = {"SetQuota": "IDEMPOTENT", "DeleteQuota": "IDEMPOTENT"}
 MUTATING = {"Provision", "UpdateInstance", "Deprovision", "Bind", "Unbind", "CancelOperation"}
 SECRET = re.compile(r"(^|_)(credentials?|secrets?|passwords?|parameters|mount_config|drain_url|route_service_url)$")
 SCHEMAS_NOT_SECRETS = {"Schemas"}
@@ -189,7 +192,7 @@ def named_reasons(text: str) -> set[str]:
 
 def test_method_table_is_complete(files: descriptor_pb2.FileDescriptorSet) -> None:
     operators = {name: (level, "ROLE_OPERATOR") for name, level in ADMIN.items()}
-    administrators = {name: (level, "ROLE_ADMIN") for name, level in TOKENS.items()}
+    administrators = {name: (level, "ROLE_ADMIN") for name, level in (TOKENS | QUOTAS).items()}
     assert method_table(files) == METHODS | operators | administrators
 
 
@@ -276,7 +279,7 @@ def test_service_config_retries_every_method_on_unavailable_only() -> None:
     named = [(name["service"].removeprefix("purveyor.v1."), name["method"]) for name in entry["name"]]
     wanted = [
         *(("BrokerService", name) for name in METHODS),
-        *(("AdminService", name) for name in (*ADMIN, *TOKENS) if name != "CreateToken"),
+        *(("AdminService", name) for name in (*ADMIN, *TOKENS, *QUOTAS) if name != "CreateToken"),
     ]
     assert sorted(named) == sorted(wanted)
     assert entry["retryPolicy"] == {

@@ -119,6 +119,10 @@ class Process:
         self._process.send_signal(number)
         return self._process.wait(TIMEOUT)
 
+    def ended(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        return self._process.wait(TIMEOUT)
+
     @property
     def pid(self) -> int:
         """Process id."""

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from purveyor.admin import AdminClient
 from purveyor.v1.broker_service_pb2 import GetCatalogRequest
 from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
 from purveyor_server.app import commands
@@ -60,6 +61,17 @@ def test_sigterm_ends_it_with_zero_and_frees_everything(site: Site) -> None:
     with Process(site) as second:
         assert second.wait_for("store opened")["epoch"] == 2
         assert second.send(signal.SIGINT) == 0
+
+
+async def test_an_operator_stops_it_as_sigterm_does(site: Site) -> None:
+    with Process(site) as running:
+        async with AdminClient(f"unix:{site.data / 'admin.sock'}") as admin:
+            await admin.drain("a try", validate_only=True)
+            await admin.drain("a new version")
+
+        assert running.wait_for("stopped")
+        assert await asyncio.to_thread(running.ended) == 0
+        assert running.wait_for("stopping")["signal"] == "drain"
 
 
 def test_a_killed_broker_starts_again(site: Site) -> None:
@@ -115,7 +127,7 @@ async def test_a_second_signal_ends_the_process_at_once_but_not_its_echo(monkeyp
 
 async def test_armed_failpoints_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
-        def __init__(self, _settings: object) -> None:
+        def __init__(self, _settings: object, **_more: object) -> None:
             structlog.get_logger().info("made")
 
         async def start(self) -> None:

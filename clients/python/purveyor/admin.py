@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import grpc.aio
 
-from purveyor import addresses, decode, encode
+from purveyor import addresses, admin_decode, decode, encode
 from purveyor.admin_values import (
     AuditRecord,
     BackupInfo,
@@ -28,8 +28,8 @@ from purveyor.admin_values import (
     Freeze,
     Key,
     KeyRotation,
-    ProviderStatus,
     Purged,
+    Quota,
     Recovery,
 )
 from purveyor.connection import Limits
@@ -39,7 +39,6 @@ from purveyor.opened import OpenedClient
 from purveyor.pages import walk
 from purveyor.v1 import admin_service_pb2 as messages
 from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
-from purveyor.v1.operation_pb2 import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -80,7 +79,7 @@ class AdminClient(OpenedClient):
 
     async def status(self) -> BrokerStatus:
         """How the broker does."""
-        return _status(await self.connection.call(self._stub.GetStatus, messages.GetStatusRequest()))
+        return admin_decode.status(await self.connection.call(self._stub.GetStatus, messages.GetStatusRequest()))
 
     async def explain(self, operation_id: str) -> Explanation:
         """Why an operation does not move. Raises NotFoundError."""
@@ -100,13 +99,13 @@ class AdminClient(OpenedClient):
     async def freeze(self, name: str, reason: str, *, validate_only: bool = False) -> Freeze:
         """Stop `deletes`, `reaping`, `all` or `provider:NAME`; the freeze that holds now."""
         request = messages.FreezeRequest(name=name, reason=reason, request_id=str(uuid4()), validate_only=validate_only)
-        return _freeze((await self.connection.call(self._stub.Freeze, request)).freeze)
+        return admin_decode.freeze((await self.connection.call(self._stub.Freeze, request)).freeze)
 
     async def thaw(self, name: str, reason: str, *, validate_only: bool = False) -> tuple[Freeze | None, int]:
         """Let go again: the freeze that was there, and how many operations go on."""
         request = messages.ThawRequest(name=name, reason=reason, request_id=str(uuid4()), validate_only=validate_only)
         answer = await self.connection.call(self._stub.Thaw, request)
-        return _freeze(answer.freeze) if answer.HasField("freeze") else None, answer.operations
+        return admin_decode.freeze(answer.freeze) if answer.HasField("freeze") else None, answer.operations
 
     async def purge(
         self,
@@ -125,13 +124,13 @@ class AdminClient(OpenedClient):
                 even_if_in_use=even_if_in_use, request_id=str(uuid4()), validate_only=validate_only,
             )  # fmt: skip
             unbound = await self.connection.call(self._stub.PurgeBinding, binding)
-            return _purged(f"binding {instance_id} / {binding_id}", unbound)
+            return admin_decode.purged(f"binding {instance_id} / {binding_id}", unbound)
         request = messages.PurgeInstanceRequest(
             tenant=tenant, instance_id=instance_id, reason=reason, even_if_in_use=even_if_in_use,
             request_id=str(uuid4()), validate_only=validate_only,
         )  # fmt: skip
         forgotten = await self.connection.call(self._stub.PurgeInstance, request)
-        return _purged(f"instance {instance_id}", forgotten)
+        return admin_decode.purged(f"instance {instance_id}", forgotten)
 
     async def edit_step(
         self, operation_id: str, step: str, mark: str, reason: str, *, validate_only: bool = False
@@ -226,7 +225,7 @@ class AdminClient(OpenedClient):
         """End the recovery: what it was, and how many operations go on."""
         request = messages.FinishRecoveryRequest(reason=reason, request_id=str(uuid4()), validate_only=validate_only)
         answer = await self.connection.call(self._stub.FinishRecovery, request)
-        return _recovery(answer.recovery), answer.operations
+        return admin_decode.recovery(answer.recovery), answer.operations
 
     async def keys(self) -> tuple[Key, ...]:
         """The labels of the keys that seal, and how many values each seals."""
@@ -259,6 +258,52 @@ class AdminClient(OpenedClient):
         )
         return (await self.connection.call(self._stub.RetireKey, request)).removed
 
+    async def quotas(self, tenant: str = "", *, page_size: int = 0) -> AsyncIterator[Quota]:
+        """What tenants have and may have, or one: of each the whole, then its plans."""
+        request = messages.ListQuotasRequest(tenant=tenant, page_size=page_size)
+        async for page in walk(self.connection, self._stub.ListQuotas, request):
+            for found in page.quotas:
+                yield admin_decode.quota(found)
+
+    async def set_quota(
+        self,
+        tenant: str,
+        reason: str,
+        *,
+        service_id: str = "",
+        plan_id: str = "",
+        instances: int | None = None,
+        bindings: int | None = None,
+        bindings_per_instance: int | None = None,
+        validate_only: bool = False,
+    ) -> Quota:
+        """Say how much a tenant, or a plan in it, may have, in the place of what was set before; -1 is no limit, and None
+        leaves it to the settings."""
+        limits = messages.QuotaLimits(
+            instances=instances, bindings=bindings, bindings_per_instance=bindings_per_instance
+        )
+        request = messages.SetQuotaRequest(
+            tenant=tenant, service_id=service_id, plan_id=plan_id, limits=limits, reason=reason,
+            request_id=str(uuid4()), validate_only=validate_only,
+        )  # fmt: skip
+        return admin_decode.quota((await self.connection.call(self._stub.SetQuota, request)).quota)
+
+    async def delete_quota(
+        self, tenant: str, reason: str, *, service_id: str = "", plan_id: str = "", validate_only: bool = False
+    ) -> tuple[Quota, bool]:
+        """Take back what was set: what holds now, and whether there was anything."""
+        request = messages.DeleteQuotaRequest(
+            tenant=tenant, service_id=service_id, plan_id=plan_id, reason=reason,
+            request_id=str(uuid4()), validate_only=validate_only,
+        )  # fmt: skip
+        answer = await self.connection.call(self._stub.DeleteQuota, request)
+        return admin_decode.quota(answer.quota), answer.removed
+
+    async def drain(self, reason: str, *, validate_only: bool = False) -> None:
+        """Stop the broker as SIGTERM does; it answers before it is gone."""
+        request = messages.DrainRequest(reason=reason, request_id=str(uuid4()), validate_only=validate_only)
+        await self.connection.call(self._stub.Drain, request)
+
     async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Part]) -> AsyncGenerator[Part, None]:
         """The messages of a stream, its failure as a PurveyorError."""
         try:
@@ -268,65 +313,3 @@ class AdminClient(OpenedClient):
             raise from_rpc(error, self.address, "") from error
         finally:
             call.cancel()
-
-
-def _freeze(found: messages.Freeze) -> Freeze:
-    return Freeze(
-        name=found.name, reason=found.reason, principal=found.principal, set_time=decode.time_of(found.set_time)
-    )
-
-
-def _recovery(found: messages.Recovery) -> Recovery:
-    return Recovery(
-        backup_time=decode.time_of(found.backup_time),
-        restore_time=decode.time_of(found.restore_time),
-        backup_revision=found.backup_revision,
-    )
-
-
-def _purged(resource: str, found: messages.PurgeInstanceResponse | messages.PurgeBindingResponse) -> Purged:
-    return Purged(
-        resource=resource,
-        left_behind=tuple(found.left_behind),
-        ended_operation_ids=tuple(found.ended_operation_ids),
-    )
-
-
-def _status(found: messages.GetStatusResponse) -> BrokerStatus:
-    states = messages.ProviderStatus.State
-    return BrokerStatus(
-        version=found.version,
-        store_id=found.store_id,
-        epoch=found.epoch,
-        head_revision=found.head_revision,
-        earliest_revision=found.earliest_revision,
-        start_time=decode.time_of(found.start_time),
-        pending=found.pending,
-        parked=found.parked,
-        waiting={
-            decode.enum_name(Waiting.Reason, count.reason, "REASON_"): count.operations for count in found.waiting
-        },
-        oldest_unfinished_age=(
-            found.oldest_unfinished_age.ToTimedelta() if found.HasField("oldest_unfinished_age") else None
-        ),
-        oldest_unfinished_operation_id=found.oldest_unfinished_operation_id,
-        cleanup_required=found.cleanup_required,
-        providers=tuple(
-            ProviderStatus(
-                name=provider.name,
-                kind=provider.kind,
-                state=decode.enum_name(states, provider.state, "STATE_"),
-                problem=provider.problem,
-                running=provider.running,
-            )
-            for provider in found.providers
-        ),
-        freezes=tuple(_freeze(freeze) for freeze in found.freezes),
-        store_bytes=found.store_bytes,
-        disk_free_bytes=found.disk_free_bytes,
-        disk_low_water_bytes=found.disk_low_water_bytes,
-        disk_low=found.disk_low,
-        recovery=_recovery(found.recovery) if found.HasField("recovery") else None,
-        catalog_version=found.catalog_version,
-        log_level=found.log_level,
-    )

@@ -154,3 +154,24 @@ class KeyRotation:
     resealed: int
     unreadable: int
     done: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """What a tenant, or a plan in it (both ids empty: the whole), has and may have; None is no limit.
+
+    `set_limits`: what an operator set, by name, -1 for no limit; empty when nothing is set.
+    """
+
+    tenant: str
+    service_id: str
+    plan_id: str
+    instances: int
+    max_instances: int | None
+    bindings: int
+    max_bindings: int | None
+    max_bindings_per_instance: int | None
+    set_limits: Mapping[str, int] = field(default_factory=dict)
+    reason: str = ""
+    principal: str = ""
+    set_time: datetime | None = None

@@ -16,6 +16,7 @@ from purveyor.admin_values import (
     Key,
     KeyRotation,
     Purged,
+    Quota,
     Recovery,
 )
 from purveyor.blocking import BlockingIterator
@@ -278,6 +279,28 @@ class SyncAdminClient:
     def retire_key(self, label: str, reason: str, *, validate_only: bool = False) -> bool:
         """Take a key with which nothing is sealed out of the key file; whether the broker did. Raises
         FailedPreconditionError (IN_USE)."""
+    def quotas(self, tenant: str = "", *, page_size: int = 0) -> BlockingIterator[Quota]:
+        """What tenants have and may have, or one: of each the whole, then its plans."""
+    def set_quota(
+        self,
+        tenant: str,
+        reason: str,
+        *,
+        service_id: str = "",
+        plan_id: str = "",
+        instances: int | None = None,
+        bindings: int | None = None,
+        bindings_per_instance: int | None = None,
+        validate_only: bool = False,
+    ) -> Quota:
+        """Say how much a tenant, or a plan in it, may have, in the place of what was set before; -1 is no limit, and None
+        leaves it to the settings."""
+    def delete_quota(
+        self, tenant: str, reason: str, *, service_id: str = "", plan_id: str = "", validate_only: bool = False
+    ) -> tuple[Quota, bool]:
+        """Take back what was set: what holds now, and whether there was anything."""
+    def drain(self, reason: str, *, validate_only: bool = False) -> None:
+        """Stop the broker as SIGTERM does; it answers before it is gone."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

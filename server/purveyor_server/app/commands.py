@@ -152,7 +152,7 @@ async def serve(settings: Settings) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, dump_tasks)
     if failpoints.armed:
         _log.warning("failpoints are armed: this process may break itself on purpose")
-    broker = Broker(settings)
+    broker = Broker(settings, ask_to_stop=stopping.ask)
     try:
         with without_collecting():
             await broker.start()
@@ -180,6 +180,13 @@ class StopSignals:
     async def wait(self) -> None:
         """Wait for the first one."""
         await self._asked.wait()
+
+    def ask(self) -> None:
+        """Stop as the first signal does: an operator asked for it."""
+        if not self._asked.is_set():
+            self._asked_at = self._monotonic()
+            self._asked.set()
+            _log.info("stopping", signal="drain")
 
     def take(self, number: signal.Signals) -> None:
         """React to one signal."""

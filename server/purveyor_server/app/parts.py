@@ -94,8 +94,10 @@ class Broker:
         settings: Settings,
         clock: Clock | None = None,
         factories: Mapping[str, ProviderFactory] | None = None,
+        ask_to_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
+        self._ask_to_stop = ask_to_stop
         self.addresses: tuple[str, ...] = ()
         self.admin_addresses: tuple[str, ...] = ()
         self.http_address = ""
@@ -225,6 +227,8 @@ class Broker:
             started_at=self._clock.now(),
             running=engine.running_by_provider,
             tokens_changed=identity.judge.forget,
+            quotas=self.settings.tenant_quotas,
+            stop=self._ask_to_stop,
         )
 
     async def _serve_operators(

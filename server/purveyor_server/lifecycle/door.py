@@ -63,6 +63,10 @@ class Action(StrEnum):
     CREATE_TOKEN = "CreateToken"  # noqa: S105 - a name of a method
     LIST_TOKENS = "ListTokens"
     REVOKE_TOKEN = "RevokeToken"  # noqa: S105 - a name of a method
+    LIST_QUOTAS = "ListQuotas"
+    SET_QUOTA = "SetQuota"
+    DELETE_QUOTA = "DeleteQuota"
+    DRAIN = "Drain"
 
 
 WRITES = frozenset(
@@ -86,10 +90,14 @@ OPERATOR_ACTIONS = frozenset(
         Action.LIST_KEYS,
         Action.ROTATE_KEYS,
         Action.RETIRE_KEY,
+        Action.LIST_QUOTAS,
+        Action.DRAIN,
     }
 )
-# Who may do what is decided by those of another role.
-ADMIN_ACTIONS = frozenset({Action.CREATE_TOKEN, Action.LIST_TOKENS, Action.REVOKE_TOKEN})
+# Who may do, and have, what is decided by those of another role.
+ADMIN_ACTIONS = frozenset(
+    {Action.CREATE_TOKEN, Action.LIST_TOKENS, Action.REVOKE_TOKEN, Action.SET_QUOTA, Action.DELETE_QUOTA}
+)
 # The role of each use-case; the creator of a binding may read its credentials with CONSUMER (see `credentials`).
 ROLES: Mapping[Action, frozenset[str]] = {
     action: frozenset(

@@ -20,6 +20,7 @@ from purveyor_server.lifecycle.admin.contract import Mark
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import admin as convert
+from purveyor_server.rpc.convert import quotas
 from purveyor_server.rpc.convert.binding import encode_binding
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
@@ -150,3 +151,23 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         act = convert.decode_act(request)
         token = await self._admin.revoke_token(current_caller(), request.token_id, act)
         return pb.RevokeTokenResponse(token=convert.encode_token(token))
+
+    async def ListQuotas(self, request: pb.ListQuotasRequest, context: Any) -> pb.ListQuotasResponse:
+        page = await self._admin.list_quotas(current_caller(), request.tenant, request.page_size, request.page_token)
+        found = [quotas.encode_quota(report) for report in page.items]
+        return pb.ListQuotasResponse(quotas=found, next_page_token=page.next_page_token)
+
+    async def SetQuota(self, request: pb.SetQuotaRequest, context: Any) -> pb.SetQuotaResponse:
+        plan, limits = quotas.decode_plan(request), quotas.decode_limits(request.limits)
+        act = convert.decode_act(request)
+        report = await self._admin.set_quota(current_caller(), request.tenant, plan, limits, act)
+        return pb.SetQuotaResponse(quota=quotas.encode_quota(report))
+
+    async def DeleteQuota(self, request: pb.DeleteQuotaRequest, context: Any) -> pb.DeleteQuotaResponse:
+        plan, act = quotas.decode_plan(request), convert.decode_act(request)
+        report, removed = await self._admin.delete_quota(current_caller(), request.tenant, plan, act)
+        return pb.DeleteQuotaResponse(quota=quotas.encode_quota(report), removed=removed)
+
+    async def Drain(self, request: pb.DrainRequest, context: Any) -> pb.DrainResponse:
+        await self._admin.drain(current_caller(), convert.decode_act(request))
+        return pb.DrainResponse()

@@ -80,6 +80,10 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/CreateToken": Kind.WRITE,
     "/purveyor.v1.AdminService/ListTokens": Kind.READ,
     "/purveyor.v1.AdminService/RevokeToken": Kind.WRITE,
+    "/purveyor.v1.AdminService/ListQuotas": Kind.READ,
+    "/purveyor.v1.AdminService/SetQuota": Kind.WRITE,
+    "/purveyor.v1.AdminService/DeleteQuota": Kind.WRITE,
+    "/purveyor.v1.AdminService/Drain": Kind.WRITE,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import authoring, changing, following, keys, operating, placing, reading, securing, serving
+from purveyor.cli import authoring, changing, following, keys, operating, placing, quotas, reading, securing, serving
 from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, tls_of
 from purveyor.cli.session import AsJson, ContextName, Globals
 
@@ -76,6 +76,7 @@ following.add(app)
 changing.add(app)
 operating.add(app)
 keys.add(app)
+quotas.add(app)
 placing.add(app)
 serving.add(app)
 securing.add(app)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from purveyor.admin_values import AuditRecord, BrokerStatus, Difference, Explanation, Key, Purged
+    from purveyor.admin_values import AuditRecord, BrokerStatus, Difference, Explanation, Key, Purged, Quota
 
 MIB = 1024 * 1024
 
@@ -101,3 +101,26 @@ def keys(found: Sequence[Key]) -> Table:
             for key in found
         ),
     )
+
+
+def quotas(found: Sequence[Quota]) -> Table:
+    """One row per tenant and plan."""
+    return table(
+        ("TENANT", "PLAN", "INSTANCES", "BINDINGS", "BINDINGS EACH", "SET BY", "REASON"),
+        (
+            (
+                q.tenant,
+                f"{q.service_id}/{q.plan_id}" if q.plan_id else "(all)",
+                _of(q.instances, q.max_instances),
+                _of(q.bindings, q.max_bindings),
+                "-" if q.max_bindings_per_instance is None else f"at most {q.max_bindings_per_instance}",
+                q.principal or "-",
+                q.reason or "-",
+            )
+            for q in found
+        ),
+    )
+
+
+def _of(used: int, limit: int | None) -> str:
+    return str(used) if limit is None else f"{used} of {limit}"

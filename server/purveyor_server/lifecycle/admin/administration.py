@@ -1,7 +1,7 @@
 """The operators' side of the door: one method per use-case.
 
-Guarantee: every method asks for the role OPERATOR (those about tokens: ADMIN) before it reads anything; every change leaves an audit record in its own
-command.
+Guarantee: every method asks for the role OPERATOR (ADMIN where it says who may do, or have, what) before it reads anything;
+every change leaves an audit record in its own command.
 """
 
 from __future__ import annotations
@@ -10,9 +10,20 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.quotas import Limits, PlanKey
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
-from purveyor_server.lifecycle.admin import editing, explaining, freezing, keys, purging, reporting, saving, tokens
+from purveyor_server.lifecycle.admin import (
+    editing,
+    explaining,
+    freezing,
+    keys,
+    purging,
+    quotas,
+    reporting,
+    saving,
+    tokens,
+)
 from purveyor_server.lifecycle.admin.contract import (
     Act,
     AdminParts,
@@ -22,6 +33,7 @@ from purveyor_server.lifecycle.admin.contract import (
     KeyReport,
     Mark,
     Purged,
+    QuotaReport,
     Report,
     Rotation,
 )
@@ -101,3 +113,19 @@ class Administration:
     async def revoke_token(self, caller: Caller, token_id: str, act: Act) -> Token:
         """Take a static token back."""
         return await tokens.revoke_token(self._parts, caller, token_id, act)
+
+    async def list_quotas(self, caller: Caller, tenant: str, page_size: int, page_token: str) -> PageOf:
+        """What tenants have and may have."""
+        return await quotas.list_quotas(self._parts, caller, tenant, page_size, page_token)
+
+    async def set_quota(self, caller: Caller, tenant: str, plan: PlanKey, limits: Limits, act: Act) -> QuotaReport:
+        """Say how much a tenant, or a plan in it, may have."""
+        return await quotas.set_quota(self._parts, caller, tenant, plan, limits, act)
+
+    async def delete_quota(self, caller: Caller, tenant: str, plan: PlanKey, act: Act) -> tuple[QuotaReport, bool]:
+        """Take that back."""
+        return await quotas.delete_quota(self._parts, caller, tenant, plan, act)
+
+    async def drain(self, caller: Caller, act: Act) -> None:
+        """Begin to stop."""
+        await quotas.drain(self._parts, caller, act)

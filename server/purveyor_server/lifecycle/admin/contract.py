@@ -15,6 +15,7 @@ import msgspec
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, ProviderRef
+from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.door import Door
@@ -105,6 +106,16 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     operation_id: str = ""
 
 
+class QuotaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant, or a plan in it, has and may have; `quota` is what an operator set."""
+
+    tenant: str
+    plan: PlanKey
+    limits: Limits
+    used: Used
+    quota: Quota | None = None
+
+
 class KeyReport(msgspec.Struct, frozen=True):
     """A labelled key, or a label without its key, and how many values are sealed with it."""
 
@@ -168,4 +179,6 @@ class AdminParts:
     started_at: datetime
     running: Callable[[], dict[str, int]]  # operations being worked on, by provider
     tokens_changed: Callable[[], None] = lambda: None  # called when a static token was taken back
+    quotas: Quotas = field(default_factory=Quotas)  # the settings
+    stop: Callable[[], None] = lambda: None  # begins the stop of the process
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)

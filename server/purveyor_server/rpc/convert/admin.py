@@ -34,6 +34,9 @@ Acting = (
     | pb.RetireKeyRequest
     | pb.CreateTokenRequest
     | pb.RevokeTokenRequest
+    | pb.SetQuotaRequest
+    | pb.DeleteQuotaRequest
+    | pb.DrainRequest
 )
 _ROLES = {number: str(role) for role, number in ROLES.items()}
 
