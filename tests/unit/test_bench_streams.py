@@ -12,7 +12,7 @@ from tests.benchmarks import etcd
 from tests.benchmarks.populate import Sample, numbered
 from tests.benchmarks.processes import SideError
 from tests.benchmarks.rows.events import check, latencies
-from tests.benchmarks.rows.page import chosen
+from tests.benchmarks.rows.page import Pages, chosen
 from tests.benchmarks.sides.followers import judge
 from tests.benchmarks.sides.wire import MESSAGES, Given
 from tests.benchmarks.talk import talking
@@ -108,11 +108,11 @@ def test_copies_differ_in_their_own_texts_and_in_nothing_else() -> None:
 
 
 def test_pages_are_asked_for_at_both_ends_in_the_middle_and_at_random() -> None:
-    pages = [[f"{tenant}{page}".encode() for page in range(10)] for tenant in "ab"]
+    pages = [Pages(tenant, [f"{tenant}{page}".encode() for page in range(10)], [""] * 10) for tenant in "ab"]
 
     first, second = chosen(pages, 0), chosen(pages, 1)
 
-    assert first[:3] == [b"a0", b"a5", b"a9"]
-    assert second[:3] == [b"b0", b"b5", b"b9"]
+    assert [(one.tenant, index) for one, index in first[:3]] == [("a", 0), ("a", 5), ("a", 9)]
+    assert [(one.tenant, index) for one, index in second[:3]] == [("b", 0), ("b", 5), ("b", 9)]
     assert first[3:] != second[3:]
-    assert {request[:1] for request in first} == {b"a", b"b"}
+    assert {one.tenant for one, _ in first} == {"a", "b"}

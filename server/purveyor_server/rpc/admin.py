@@ -14,9 +14,7 @@ from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
 from purveyor.v1 import admin_service_pb2_grpc
-from purveyor_server.domain.errors import invalid
 from purveyor_server.lifecycle.admin.administration import Administration
-from purveyor_server.lifecycle.admin.contract import Mark
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import admin as convert
@@ -62,8 +60,6 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     async def PurgeBinding(self, request: pb.PurgeBindingRequest, context: Any) -> pb.PurgeBindingResponse:
-        if not request.binding_id:
-            raise invalid("binding_id", "is required")
         aim = Aim(request.tenant, request.instance_id, request.binding_id, request.even_if_in_use)
         purged = await self._admin.purge(current_caller(), aim, convert.decode_act(request))
         return pb.PurgeBindingResponse(
@@ -73,13 +69,11 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     async def EditStep(self, request: pb.EditStepRequest, context: Any) -> pb.EditStepResponse:
-        if request.mark not in convert.MARKS:
-            raise invalid("mark", "must be DONE or ABSENT")
         found = await self._admin.edit_step(
             current_caller(),
             request.operation_id,
             request.step,
-            Mark(convert.MARKS[request.mark]),
+            convert.MARKS.get(request.mark),
             convert.decode_act(request),
         )
         return pb.EditStepResponse(operation=encode_operation(found.operation, found.steps, for_operator=True))

@@ -66,7 +66,9 @@ class Administration:
         """Forget an instance or a binding."""
         return await purging.purge(self._parts, caller, aim, act)
 
-    async def edit_step(self, caller: Caller, operation_id: str, step: str, mark: Mark, act: Act) -> OperationDetails:
+    async def edit_step(
+        self, caller: Caller, operation_id: str, step: str, mark: Mark | None, act: Act
+    ) -> OperationDetails:
         """Write a line of a journal by hand."""
         return await editing.edit_step(self._parts, caller, operation_id, step, mark, act)
 

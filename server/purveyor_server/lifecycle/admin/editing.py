@@ -29,10 +29,12 @@ class _MovedError(Exception):
 
 
 async def edit_step(
-    parts: AdminParts, caller: Caller, operation_id: str, step: str, mark: Mark, act: Act
+    parts: AdminParts, caller: Caller, operation_id: str, step: str, mark: Mark | None, act: Act
 ) -> OperationDetails:
     """Declare a step. Raises OPERATION_NOT_FOUND, OPERATION_IN_PROGRESS, WRONG_STATE, INVALID_REQUEST."""
     enter(parts, caller, Action.EDIT_STEP, act)
+    if mark is None:
+        raise invalid("mark", f"must be {' or '.join(Mark)}")
     for _ in range(ROUNDS):
         operation = await find_operation(parts, operation_id)
         line = _line(await parts.store.steps(SYSTEM, operation_id), step)

@@ -35,23 +35,23 @@ ROUNDS = 4  # times a purge is decided anew when operations begin meanwhile
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """What is to be forgotten; an empty `binding_id` is the whole instance."""
+    """What is to be forgotten; without a `binding_id` it is the whole instance."""
 
     tenant: str
     instance_id: str
-    binding_id: str = ""
+    binding_id: str | None = None
     even_if_in_use: bool = False
 
     @property
     def resource(self) -> str:
         """Its name in records."""
         name = f"instance/{self.instance_id}"
-        return f"{name}/binding/{self.binding_id}" if self.binding_id else name
+        return name if self.binding_id is None else f"{name}/binding/{self.binding_id}"
 
 
 async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged:
     """Forget it. Raises INSTANCE_NOT_FOUND, BINDING_NOT_FOUND, OPERATION_IN_PROGRESS, IN_USE."""
-    action = Action.PURGE_BINDING if aim.binding_id else Action.PURGE_INSTANCE
+    action = Action.PURGE_INSTANCE if aim.binding_id is None else Action.PURGE_BINDING
     enter(parts, caller, action, act)
     _check(aim)
     journals: dict[str, tuple[Step, ...]] = {}
@@ -69,7 +69,7 @@ async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged
         aim.tenant,
         aim.instance_id,
         decide,
-        binding_id=aim.binding_id,
+        binding_id=aim.binding_id or "",
         with_bindings=True,
         dry_run=act.validate_only,
     )
@@ -97,7 +97,7 @@ def _purged(decision: Decision) -> Purged:
 def _check(aim: Aim) -> None:
     check_tenant(aim.tenant)
     check_id(aim.instance_id, "instance_id")
-    if aim.binding_id:
+    if aim.binding_id is not None:
         check_id(aim.binding_id, "binding_id")
 
 
@@ -110,10 +110,10 @@ class _UnreadError(Exception):
 
 
 def _decide(situation: Situation, aim: Aim, journals: Journals) -> Decision:
-    instance, binding = situation.instance, situation.binding if aim.binding_id else None
+    instance, binding = situation.instance, None if aim.binding_id is None else situation.binding
     if instance is None:
         raise instance_not_found(aim.tenant, aim.instance_id)
-    if aim.binding_id and binding is None:
+    if aim.binding_id is not None and binding is None:
         raise binding_not_found(aim.tenant, aim.instance_id, aim.binding_id)
     subject = binding or instance
     if subject.deleted_at is not None:
@@ -160,7 +160,7 @@ def _forget(
 ) -> Decision:
     now, instance = situation.now, situation.instance
     assert instance is not None
-    whole = not aim.binding_id
+    whole = aim.binding_id is None
     failure = Failure(reason=Reason.PURGED, message=f"{aim.resource} was purged by an operator")
     over = tuple(ended(operation, now, OperationState.FAILED, failure) for operation in operations)
     parts = {one.uid: tuple(_left(f"binding/{one.binding_id}", one, operations, journals)) for one in bindings}

@@ -11,7 +11,16 @@ from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Waiting
 from purveyor_server.domain.tokens import Token
-from purveyor_server.lifecycle.admin.contract import Act, Cause, Difference, KeyReport, ProviderReport, Report, Rotation
+from purveyor_server.lifecycle.admin.contract import (
+    Act,
+    Cause,
+    Difference,
+    KeyReport,
+    Mark,
+    ProviderReport,
+    Report,
+    Rotation,
+)
 from purveyor_server.lifecycle.admin.tokens import TokenWish
 from purveyor_server.rpc.convert.enums import ROLES, WAITINGS
 from purveyor_server.rpc.convert.values import from_duration, to_duration, to_struct, to_timestamp
@@ -20,7 +29,7 @@ HEALTHS = {
     name.removeprefix("STATE_"): number for name, number in pb.ProviderStatus.State.items() if number
 }  # names of providers.inspection.Health
 DIFFERENCES = {name.removeprefix("KIND_"): number for name, number in pb.ReviewRecoveryResponse.Kind.items() if number}
-MARKS = {number: name.removeprefix("MARK_") for name, number in pb.EditStepRequest.Mark.items() if number}
+MARKS = {number: Mark(name.removeprefix("MARK_")) for name, number in pb.EditStepRequest.Mark.items() if number}
 
 Acting = (
     pb.FreezeRequest
