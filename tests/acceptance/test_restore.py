@@ -96,7 +96,11 @@ async def after(drill: Drill, uri: str) -> None:
         recovery, _operations = await admin.finish_recovery("drill: looked at every line")
         assert recovery.backup_revision == status.recovery.backup_revision
         assert (await admin.status()).freezes == ()
-        assert [record.action async for record in admin.audit()][:2] == ["FinishRecovery", "Restore"]
+        assert [record.action async for record in admin.audit(filter="outcome = DONE")][:2] == [
+            "FinishRecovery",
+            "Restore",
+        ]
+        assert [told.faults async for told in admin.verify_audit()][-1] == 0
         await query(drill, uri)
         assert await drill.databases() == kept
         await (await client.deprovision("old", wait=20)).result()

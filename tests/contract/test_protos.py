@@ -53,6 +53,7 @@ ADMIN = {
     "PurgeBinding": "IDEMPOTENT",
     "EditStep": "IDEMPOTENT",
     "ListAuditRecords": "NO_SIDE_EFFECTS",
+    "VerifyAudit": "NO_SIDE_EFFECTS",
     "SetLogLevel": "IDEMPOTENT",
     "Backup": "NO_SIDE_EFFECTS",
     "ReviewRecovery": "NO_SIDE_EFFECTS",
@@ -66,6 +67,7 @@ ADMIN = {
 # CreateToken alone cannot be sent again: what its first answer showed is shown once.
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}
 QUOTAS = {"SetQuota": "IDEMPOTENT", "DeleteQuota": "IDEMPOTENT"}
+ADMIN_ROLES = {"ListAuditRecords": "ROLE_ADMIN", "VerifyAudit": "ROLE_ADMIN"}  # the others: ROLE_OPERATOR
 MUTATING = {"Provision", "UpdateInstance", "Deprovision", "Bind", "Unbind", "CancelOperation"}
 SECRET = re.compile(r"(^|_)(credentials?|secrets?|passwords?|parameters|mount_config|drain_url|route_service_url)$")
 SCHEMAS_NOT_SECRETS = {"Schemas"}
@@ -191,7 +193,7 @@ def named_reasons(text: str) -> set[str]:
 
 
 def test_method_table_is_complete(files: descriptor_pb2.FileDescriptorSet) -> None:
-    operators = {name: (level, "ROLE_OPERATOR") for name, level in ADMIN.items()}
+    operators = {name: (level, ADMIN_ROLES.get(name, "ROLE_OPERATOR")) for name, level in ADMIN.items()}
     administrators = {name: (level, "ROLE_ADMIN") for name, level in (TOKENS | QUOTAS).items()}
     assert method_table(files) == METHODS | operators | administrators
 
@@ -210,7 +212,12 @@ def test_every_act_of_an_operator_has_a_reason_and_can_be_tried(files: descripto
 
 def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
     methods = [m for file in ours(files) for service in file.service for m in service.method]
-    assert {m.name for m in methods if m.server_streaming} == WATCHES | {"Backup", "ReviewRecovery", "RotateKeys"}
+    assert {m.name for m in methods if m.server_streaming} == WATCHES | {
+        "Backup",
+        "ReviewRecovery",
+        "RotateKeys",
+        "VerifyAudit",
+    }
     assert not [m.name for m in methods if m.client_streaming]
 
 

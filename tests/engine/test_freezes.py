@@ -14,7 +14,7 @@ from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation
 from purveyor_server.domain.states import InstanceState, OperationState, Waiting
 from purveyor_server.providers.contract import Permanent
-from purveyor_server.store.contract import Page
+from purveyor_server.store.operating import AuditLook
 from tests.engine.bench import Bench, bench
 
 
@@ -129,6 +129,11 @@ async def test_the_first_freeze_of_a_name_stays_and_each_act_leaves_a_record(tmp
         await thaw(b, "all")
         assert await b.store.freezes() == ()
         assert await b.store.thaw("all", record(b, "Thaw", "all")) is None
-        found = await b.store.audit(Page(limit=10))
-        assert [(r.number, r.action) for r in found] == [(4, "Thaw"), (3, "Thaw"), (2, "Freeze"), (1, "Freeze")]
-        assert [r.number for r in await b.store.audit(Page(limit=2, after="3"))] == [2, 1]
+        found = (await b.store.audit((), AuditLook(10))).records
+        assert [(r.record.number, r.record.action) for r in found] == [
+            (4, "Thaw"),
+            (3, "Thaw"),
+            (2, "Freeze"),
+            (1, "Freeze"),
+        ]
+        assert [r.record.number for r in (await b.store.audit((), AuditLook(2, start=2))).records] == [2, 1]

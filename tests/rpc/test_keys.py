@@ -158,12 +158,12 @@ async def test_the_command_line_shows_and_rotates(broker: Whole, source: KeyFile
     assert (code, out) == (0, "everything sealed with k2: 3 values, 3 sealed again\n")
     code, out = await purveyor_keys("list", "--json")
     assert [(key["label"], key["values"], key["primary"]) for key in json.loads(out)] == [
-        ("k2", 5, True),
+        ("k2", 7, True),  # two of them for the chain of audit records
         ("k1", 0, False),
     ]
     assert await purveyor_keys("retire", "k1", "--reason", "over") == (0, "taken out of the key file: k1\n")
     code, out = await purveyor_keys("list")
-    assert out.split()[-4:] == ["k2", "5", "yes", "yes"]
+    assert out.split()[-4:] == ["k2", "7", "yes", "yes"]
 
 
 async def test_a_key_in_use_is_neither_retired_nor_missed_in_silence(

@@ -17,6 +17,7 @@ from purveyor_server.domain.quotas import WHOLE, Limits, PlanKey, Quota, Used
 from purveyor_server.domain.states import BindingState, InstanceState
 from purveyor_server.kit.ids import new_id
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation, Store, Writes
+from purveyor_server.store.operating import AuditLook
 from tests.store_contract import records
 from tests.store_contract.records import START, write
 
@@ -118,7 +119,7 @@ async def test_a_quota_is_kept_with_its_record_and_goes_before_another(store: St
     assert (await seen(store)).usage.set == {WHOLE: Limits(7), OURS: Limits(bindings=0)}
     (found,) = await store.quotas(Page(10))
     assert (found.tenant, {quota.plan for quota in found.quotas}) == ("acme", {WHOLE, OURS})
-    assert len(await store.audit(Page(10))) == 3
+    assert len((await store.audit((), AuditLook(10))).records) == 3
 
     taken = await store.delete_quota("acme", OURS, replace(RECORD, action="DeleteQuota"))
     assert taken == plan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.model import SealedSecret
-from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation, Store, Writes
-from purveyor_server.store.operating import MetaSwap, Resealed
+from purveyor_server.store.contract import SYSTEM, Accept, Decision, Situation, Store, Writes
+from purveyor_server.store.operating import AuditLook, MetaSwap, Resealed
 from tests.store_contract.conftest import OpenStore
 from tests.store_contract.records import START
 
@@ -64,4 +64,4 @@ async def test_values_of_the_store_itself_are_swapped_with_their_record(store: S
 
     assert await store.metas("key.") == {"key.a": b"new", "key.b": b"key.b"}
     assert await store.metas("ke%") == {"ke%": b"ke%"}
-    assert [record.action for record in await store.audit(Page(10))] == ["RotateKeys"]
+    assert [found.record.action for found in (await store.audit((), AuditLook(10))).records] == ["RotateKeys"]

@@ -17,9 +17,11 @@ from uuid import uuid4
 
 import grpc.aio
 
-from purveyor import addresses, admin_decode, decode, encode
+from purveyor import addresses, admin_decode, auditing, decode, encode
 from purveyor.admin_values import (
+    AuditAnchor,
     AuditRecord,
+    AuditVerification,
     BackupInfo,
     BrokerStatus,
     Cause,
@@ -41,7 +43,7 @@ from purveyor.v1 import admin_service_pb2 as messages
 from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from purveyor.tls import Tls
     from purveyor.values import OperationStatus, Seconds
@@ -146,22 +148,28 @@ class AdminClient(OpenedClient):
         )
         return decode.operation((await self.connection.call(self._stub.EditStep, request)).operation)
 
-    async def audit(self, *, page_size: int = 0) -> AsyncIterator[AuditRecord]:
-        """What operators did, newest first, fetched page by page."""
-        request = messages.ListAuditRecordsRequest(page_size=page_size)
+    async def audit(
+        self,
+        *,
+        filter: str = "",  # noqa: A002 - the contract's word
+        page_size: int = 0,
+        oldest_first: bool = False,
+    ) -> AsyncIterator[AuditRecord]:
+        """Who did what, newest first, fetched page by page. Fields of a filter: tenant, principal, action, resource, outcome,
+        on_behalf, origin, request_id, call_id, act_time."""
+        request = messages.ListAuditRecordsRequest(page_size=page_size, filter=filter, oldest_first=oldest_first)
         async for page in walk(self.connection, self._stub.ListAuditRecords, request):
             for record in page.records:
-                yield AuditRecord(
-                    number=record.number,
-                    act_time=decode.time_of(record.act_time),
-                    principal=record.principal,
-                    action=record.action,
-                    resource=record.resource,
-                    tenant=record.tenant,
-                    reason=record.reason,
-                    request_id=record.request_id,
-                    details=decode.json_of(record.details),
-                )
+                yield auditing.record_of(record)
+
+    async def verify_audit(self, anchors: Sequence[AuditAnchor] = ()) -> AsyncIterator[AuditVerification]:
+        """Whether the audit records are those that were written; how far it is, `done` at its end. `anchors` were kept
+        elsewhere: they find a store that was put back as it was before."""
+        kept = [messages.AuditAnchor(number=anchor.number, chain=bytes.fromhex(anchor.chain)) for anchor in anchors]
+        request = messages.VerifyAuditRequest(anchors=kept)
+        async with aclosing(self._stream(self._stub.VerifyAudit(request, timeout=REVIEW_SECONDS))) as told:
+            async for part in told:
+                yield auditing.verification_of(part)
 
     async def set_log_level(self, level: str, reason: str, *, validate_only: bool = False) -> str:
         """Log more or less until the process ends; the level before."""

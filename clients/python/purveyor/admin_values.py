@@ -98,7 +98,10 @@ class Purged:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """One act of an operator."""
+    """Who did what. `outcome`: DONE, ACCEPTED, READ, DENIED, UNAUTHENTICATED or BROKEN.
+
+    `body` is the record as it was chained (JSON), `key` the label of its key; `chain` and `previous_chain` are in hex.
+    """
 
     number: int
     act_time: datetime | None
@@ -109,6 +112,50 @@ class AuditRecord:
     reason: str
     request_id: str
     details: Mapping[str, Json] = field(default_factory=dict)
+    outcome: str = "DONE"
+    means: str = ""
+    credential_id: str = ""
+    on_behalf_of: str = ""
+    origin: str = ""
+    call_id: str = ""
+    body: str = field(default="", repr=False)
+    key: str = ""
+    chain: str = ""
+    previous_chain: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditAnchor:
+    """A record's number and its chain value in hex, to keep elsewhere."""
+
+    number: int
+    chain: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFinding:
+    """What is wrong with the records from `first_number` to `last_number`.
+
+    `fault`: CHANGED, MISSING, INSERTED, UNCHAINED, UNKNOWN_KEY, HEAD, CHECKPOINT or ANCHOR.
+    """
+
+    fault: str
+    first_number: int
+    last_number: int
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditVerification:
+    """How far a verification is. `findings` (the first 100 faults) are there when it is `done`; `last` is an anchor then."""
+
+    checked: int
+    before_chain: int
+    faults: int
+    findings: tuple[AuditFinding, ...]
+    last: AuditAnchor
+    first_number: int
+    done: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,15 @@
 """The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from purveyor.admin_values import (
+    AuditAnchor,
     AuditRecord,
+    AuditVerification,
     BackupInfo,
     BrokerStatus,
     Difference,
@@ -260,8 +262,14 @@ class SyncAdminClient:
         self, operation_id: str, step: str, mark: str, reason: str, *, validate_only: bool = False
     ) -> OperationStatus:
         """Declare a step `done` or `absent`. Raises FailedPreconditionError, AbortedError while somebody works on it."""
-    def audit(self, *, page_size: int = 0) -> BlockingIterator[AuditRecord]:
-        """What operators did, newest first, fetched page by page."""
+    def audit(
+        self, *, filter: str = "", page_size: int = 0, oldest_first: bool = False
+    ) -> BlockingIterator[AuditRecord]:
+        """Who did what, newest first, fetched page by page. Fields of a filter: tenant, principal, action, resource, outcome,
+        on_behalf, origin, request_id, call_id, act_time."""
+    def verify_audit(self, anchors: Sequence[AuditAnchor] = ()) -> BlockingIterator[AuditVerification]:
+        """Whether the audit records are those that were written; how far it is, `done` at its end. `anchors` were kept
+        elsewhere: they find a store that was put back as it was before."""
     def set_log_level(self, level: str, reason: str, *, validate_only: bool = False) -> str:
         """Log more or less until the process ends; the level before."""
     def backup(self, file: str | Path) -> BackupInfo:

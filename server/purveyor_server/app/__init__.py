@@ -10,6 +10,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 from purveyor_server.kit.imports import without_collecting, without_rich
 
 with without_collecting(), without_rich():
+    from purveyor_server.app.audit import audit_keys_command, verify_backup_command, verify_export_command
     from purveyor_server.app.commands import (
         check_command,
         new_key_command,
@@ -24,6 +25,7 @@ with without_collecting(), without_rich():
 __all__ = [
     "Exit",
     "StartRefusedError",
+    "audit_keys_command",
     "check_command",
     "dev_certs_command",
     "new_key_command",
@@ -31,4 +33,6 @@ __all__ = [
     "restore_command",
     "serve",
     "serve_command",
+    "verify_backup_command",
+    "verify_export_command",
 ]

@@ -25,7 +25,7 @@ from purveyor_server.app.keys import key_source
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.listening import check_tls, listens
 from purveyor_server.app.refusals import Exit, StartRefusedError
-from purveyor_server.app.upkeep import check_counters, keep_retention, watch_until_ready
+from purveyor_server.app.upkeep import check_counters, keep_retention, tell_anchor, watch_until_ready
 from purveyor_server.config.catalog import CatalogFile
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings, over
@@ -37,6 +37,7 @@ from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.kit.watchdog import Watchdog
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.contract import AdminParts
+from purveyor_server.lifecycle.denials import Denials
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
@@ -107,6 +108,7 @@ class Broker:
         self._stack = AsyncExitStack()
         self._on_blocked: Callable[[], None] = lambda: None
         self._servers: list[RpcServer] = []
+        self._denials: Denials
 
     @property
     def serving(self) -> bool:
@@ -158,6 +160,7 @@ class Broker:
         self._start_upkeep(store, registry, file, inspector, log)
         engine = await self._start_engine(store, registry, keys, hub)
         door = Door()
+        self._start_denials(store)
         admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity)
         await self._serve_operators(admin, hub, log, engine, identity)
         await self._serve(store, catalog, registry, keys, hub, log, door, identity)
@@ -192,8 +195,17 @@ class Broker:
         tasks.start("retention", keep_retention(store, retention.values(), retention.interval))
         tasks.start("counters", check_counters(store))
         tasks.start("event log", log.keep_up())
+        tasks.start("audit anchor", tell_anchor(store, retention.interval))
         for name, ref in file.providers.items():
             tasks.start(f"check {name}", watch_until_ready(registry, ref, inspector))
+
+    def _start_denials(self, store: Store) -> None:
+        """Counted from the first call to the last: started before any face, stopped after all of them."""
+        self._denials = denials = Denials(store, self._clock)
+        self._on_stop("refused calls", denials.try_flush, timedelta(seconds=10))
+        tasks = TaskGroup("denials")
+        self._on_stop("denials", tasks.close, timedelta(seconds=10))
+        tasks.start("flush", denials.run())
 
     async def _start_engine(self, store: Store, registry: ProviderRegistry, keys: Keyring, hub: OperationHub) -> Engine:
         settings = self.settings.engine.values()
@@ -241,7 +253,8 @@ class Broker:
             served = [admin_service(Administration(parts))]
             # Whoever comes to help a broker that is called too often is not to be refused for calling too often.
             unhurried = msgspec.structs.replace(rpc_settings(settings), reads_per_second=0.0, writes_per_second=0.0)
-            server = RpcServer(served, parts.store.ping, listen, unhurried, self._clock, identity.judge)
+            refused = self._denials.denied
+            server = RpcServer(served, parts.store.ping, listen, unhurried, self._clock, identity.judge, refused)
             self._servers.append(server)
             self.admin_addresses = await server.start()
             self._on_stop("admin", lambda: server.drain(ADMIN_DRAIN.total_seconds()), ADMIN_DRAIN)
@@ -259,7 +272,14 @@ class Broker:
         from purveyor_server.monitor.metrics import Metrics, Sizes, sample_loop_lag  # noqa: PLC0415 - see above
 
         metrics = Metrics(
-            Sizes(hub.__len__, engine.running_by_provider, log, lambda: tls_facts(self._servers), identity.facts)
+            Sizes(
+                hub.__len__,
+                engine.running_by_provider,
+                log,
+                lambda: tls_facts(self._servers),
+                identity.facts,
+                lambda: self._denials.refused,
+            )
         )
         self._stack.callback(parts.store.subscribe(metrics.on_commit))
         hub.observe_lag = metrics.watch_lag.observe
@@ -299,7 +319,13 @@ class Broker:
         )
         listen = listens(settings.listen)
         server = RpcServer(
-            [broker_service(use_cases)], store.ping, listen, rpc_settings(settings), self._clock, identity.judge
+            [broker_service(use_cases)],
+            store.ping,
+            listen,
+            rpc_settings(settings),
+            self._clock,
+            identity.judge,
+            self._denials.denied,
         )
         self._servers.append(server)
         self.addresses = await server.start()

@@ -1,4 +1,5 @@
-"""Background work of a running broker that belongs to no operation: retention, counters, and whether backends answer.
+"""Background work of a running broker that belongs to no operation: retention, counters, anchors of the audit records, and
+whether backends answer.
 
 Guarantee: a failure is logged and the loop goes on; nothing here can stop the broker or delay its start.
 Limit: one process does it all; replicas will need a lease for retention.
@@ -18,6 +19,7 @@ from purveyor_server.providers.contract import ProviderError, RightsMissing, Unr
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.store.contract import Commands, Retention, Store
+from purveyor_server.store.operating import OperatorReads
 
 _log = structlog.get_logger(__name__)
 CHECK_AGAIN = Backoff(first=5.0, ceiling=60.0)  # seconds between two questions to a backend that is not ready
@@ -67,6 +69,18 @@ async def _next(store: Store, after: str) -> str | None:
     except PurveyorError as failure:
         _log.warning("the check of counters broke off", reason=str(failure.reason))
         return None
+
+
+async def tell_anchor(store: OperatorReads, interval: timedelta) -> None:
+    """Log the end of the chain of audit records now and every `interval`, for ever: whoever keeps the log has anchors."""
+    while True:
+        try:
+            head = (await store.audit_marks()).head
+            if head is not None:
+                _log.info("audit chain", number=head.number, chain=head.chain.hex())
+        except PurveyorError as failure:
+            _log.warning("the audit chain could not be read", reason=str(failure.reason))
+        await asyncio.sleep(interval.total_seconds())
 
 
 async def watch_until_ready(registry: ProviderRegistry, ref: ProviderRef, inspector: Inspector) -> None:

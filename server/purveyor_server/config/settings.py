@@ -185,11 +185,12 @@ class RetentionSettings(Section):
     tombstones: Duration = timedelta(days=30)
     events: Duration = timedelta(days=7)
     max_events: Count = 1_000_000
+    audit: Duration = timedelta(days=400)
     interval: Duration = timedelta(hours=1)
 
     def values(self) -> Retention:
         """As the store takes them."""
-        return Retention(self.operations, self.tombstones, self.events, self.max_events)
+        return Retention(self.operations, self.tombstones, self.events, self.max_events, audit=self.audit)
 
 
 class QuotaSection(Section):

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import msgspec
 
+from purveyor_server.domain.audit import AuditOutcome
 from purveyor_server.domain.errors import PurveyorError, Reason, Violation
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb
 
@@ -42,7 +43,10 @@ Filter = tuple[Condition, ...]
 INSTANCE_FIELDS = frozenset({"instance_id", "state", "service_id", "plan_id", "create_time", "update_time"})
 BINDING_FIELDS = frozenset({"instance_id", "binding_id", "state", "create_time", "update_time"})
 OPERATION_FIELDS = frozenset({"instance_id", "binding_id", "verb", "state", "create_time", "end_time"})
-TIME_FIELDS = frozenset({"create_time", "update_time", "end_time"})
+AUDIT_FIELDS = frozenset(
+    {"tenant", "principal", "action", "resource", "outcome", "on_behalf", "origin", "request_id", "call_id", "act_time"}
+)
+TIME_FIELDS = frozenset({"create_time", "update_time", "end_time", "act_time"})
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -54,6 +58,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 INSTANCES = Vocabulary(INSTANCE_FIELDS, {"state": frozenset(InstanceState)})
 BINDINGS = Vocabulary(BINDING_FIELDS, {"state": frozenset(BindingState)})
+AUDIT = Vocabulary(AUDIT_FIELDS, {"outcome": frozenset(AuditOutcome)})
 OPERATIONS = Vocabulary(OPERATION_FIELDS, {"state": frozenset(OperationState), "verb": frozenset(Verb)})
 
 MAX_CHARACTERS = 2048

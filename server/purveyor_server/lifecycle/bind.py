@@ -61,7 +61,7 @@ async def bind(parts: Parts, caller: Caller, request: Bind) -> Outcome:
         ready = await _prepared(parts, scope, blank)
         return _command(scope, ready)
 
-    decision = await accept(parts, prepare)
+    decision = await accept(parts, caller, Action.BIND, request, prepare)
     parts.door.note_decision(caller, Action.BIND, request, decision)
     if request.validate_only:
         return preview(parts, decision, ready.veiled.clear | await stored_clear(parts, decision.operation))

@@ -1,7 +1,7 @@
 """Credentials: opened for those who may have them, while the binding is ACTIVE and not a moment longer.
 
 Guarantee: the secret is read first and the state of the binding after it, so what is answered was valid at a moment of the
-call; nothing is answered once the removal of the binding has been accepted.
+call; nothing is answered once the removal of the binding has been accepted. The audit record is committed before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from purveyor_server.domain.states import BindingState
 from purveyor_server.lifecycle.contract import Caller, Outcome
 from purveyor_server.lifecycle.door import Action, denied
 from purveyor_server.lifecycle.reads import live_binding
+from purveyor_server.lifecycle.recording import credentials_read
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.security.sealing import SealError
 from purveyor_server.store.contract import Scope
@@ -34,7 +35,8 @@ async def get_credentials(
         raise denied(Action.GET_CREDENTIALS, Role.CREDENTIALS_READER, tenant=tenant)
     if binding.state is not BindingState.ACTIVE:
         raise not_available(binding, f"it is {binding.state}")
-    # Noted before they are opened: nobody has credentials of which the log does not know.
+    # Recorded before they are opened: nobody has credentials of which the records do not know.
+    await parts.store.note(credentials_read(caller, binding, parts.clock.now()))
     parts.door.note(caller, Action.GET_CREDENTIALS, tenant, instance=instance_id, binding=binding_id)
     values = await opened(parts, scope, binding)
     if values is None:
@@ -53,6 +55,7 @@ async def with_credentials(parts: Parts, caller: Caller, scope: Scope, outcome: 
     binding = outcome.binding
     if binding is None or binding.state is not BindingState.ACTIVE or not may_read(caller, binding):
         return outcome
+    await parts.store.note(credentials_read(caller, binding, parts.clock.now()))
     parts.door.note(
         caller, Action.GET_CREDENTIALS, binding.tenant, instance=binding.instance_id, binding=binding.binding_id
     )

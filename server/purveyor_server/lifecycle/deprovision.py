@@ -69,7 +69,7 @@ async def deprovision(parts: Parts, caller: Caller, request: Deprovision) -> Out
     async def prepare() -> Accept:
         return command
 
-    decision = await accept(parts, prepare)
+    decision = await accept(parts, caller, Action.DEPROVISION, request, prepare)
     parts.door.note_decision(caller, Action.DEPROVISION, request, decision)
     if request.validate_only:
         return preview(parts, decision)

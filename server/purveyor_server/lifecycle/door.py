@@ -3,7 +3,7 @@
 Guarantee: permission and tenant are checked before anything is read, so a refusal tells nothing of what exists: a tenant
 outside the caller's is PERMISSION_DENIED, for reads and writes alike, whether or not it exists. While draining, writes are
 refused (DRAINING) and reads go on. Each mutation that is accepted or answered again leaves one log line.
-Limit: the log line is not the audit record, which is a row of its own.
+Limit: the log line is not the audit record, which is a row of its own (`recording`).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Action(StrEnum):
     PURGE_BINDING = "PurgeBinding"
     EDIT_STEP = "EditStep"
     LIST_AUDIT_RECORDS = "ListAuditRecords"
+    VERIFY_AUDIT = "VerifyAudit"
     SET_LOG_LEVEL = "SetLogLevel"
     BACKUP = "Backup"
     REVIEW_RECOVERY = "ReviewRecovery"
@@ -72,7 +73,7 @@ class Action(StrEnum):
 WRITES = frozenset(
     {Action.PROVISION, Action.UPDATE, Action.DEPROVISION, Action.BIND, Action.UNBIND, Action.CANCEL_OPERATION}
 )
-# What operators alone may do. It goes on while the server drains: a stop is when they need it.
+# What operators and admins alone may do. It goes on while the server drains: a stop is when they need it.
 OPERATOR_ACTIONS = frozenset(
     {
         Action.GET_STATUS,
@@ -82,7 +83,6 @@ OPERATOR_ACTIONS = frozenset(
         Action.PURGE_INSTANCE,
         Action.PURGE_BINDING,
         Action.EDIT_STEP,
-        Action.LIST_AUDIT_RECORDS,
         Action.SET_LOG_LEVEL,
         Action.BACKUP,
         Action.REVIEW_RECOVERY,
@@ -94,9 +94,18 @@ OPERATOR_ACTIONS = frozenset(
         Action.DRAIN,
     }
 )
-# Who may do, and have, what is decided by those of another role.
+# Who may do, and have, what is decided by those of another role. Operators are among those whom the audit records tell of,
+# and the records name end users of every tenant.
 ADMIN_ACTIONS = frozenset(
-    {Action.CREATE_TOKEN, Action.LIST_TOKENS, Action.REVOKE_TOKEN, Action.SET_QUOTA, Action.DELETE_QUOTA}
+    {
+        Action.CREATE_TOKEN,
+        Action.LIST_TOKENS,
+        Action.REVOKE_TOKEN,
+        Action.SET_QUOTA,
+        Action.DELETE_QUOTA,
+        Action.LIST_AUDIT_RECORDS,
+        Action.VERIFY_AUDIT,
+    }
 )
 # The role of each use-case; the creator of a binding may read its credentials with CONSUMER (see `credentials`).
 ROLES: Mapping[Action, frozenset[str]] = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import msgspec
+
 from purveyor_server.domain import filters
+from purveyor_server.domain.audit import AuditOutcome
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid
 from purveyor_server.domain.model import Operation
 from purveyor_server.domain.names import check_id, check_request_id
@@ -15,6 +18,7 @@ from purveyor_server.lifecycle.contract import ZERO, Caller, Listing, OperationD
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.lifecycle.making import stop
 from purveyor_server.lifecycle.paging import Question, open_page, page_of
+from purveyor_server.lifecycle.recording import record, resource_of
 from purveyor_server.lifecycle.running import Parts, committed, wait_for, wait_seconds
 from purveyor_server.store.contract import Amend, Job, Scope, Writes
 from purveyor_server.watch.operations import Watcher
@@ -75,7 +79,24 @@ async def cancel_operation(
         operation = await committed(parts, scope, operation_id)
         check_cancel(operation, etag)
         return OperationDetails(operation)
-    operation = await parts.store.amend(Amend(scope, operation_id, lambda job: decide_cancel(job, etag)))
+
+    def decide(job: Job) -> Writes:
+        writes = decide_cancel(job, etag)
+        if not writes.operations:
+            return writes
+        noted = record(
+            caller,
+            Action.CANCEL_OPERATION,
+            f"operation/{operation_id}",
+            job.now,
+            AuditOutcome.ACCEPTED,
+            tenant=job.operation.tenant,
+            request_id=request_id,
+            details={"of": resource_of(job.operation)},
+        )
+        return msgspec.structs.replace(writes, audit=(noted,))
+
+    operation = await parts.store.amend(Amend(scope, operation_id, decide))
     named = {"operation": operation_id, "sent_request_id": request_id}
     parts.door.note(caller, Action.CANCEL_OPERATION, operation.tenant, **named)
     if (seconds := wait_seconds(parts, caller, wait)) > 0:

@@ -68,7 +68,7 @@ async def provision(parts: Parts, caller: Caller, request: Provision) -> Outcome
             label="provision",
         )
 
-    decision = await accept(parts, prepare)
+    decision = await accept(parts, caller, Action.PROVISION, request, prepare)
     parts.door.note_decision(caller, Action.PROVISION, request, decision)
     if request.validate_only:
         return preview(parts, decision, ask.veiled.clear)

@@ -21,6 +21,7 @@ from purveyor_server.lifecycle.door import Action, Door
 from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook, UnpreparedError, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
+from purveyor_server.lifecycle.recording import recorded
 from purveyor_server.lifecycle.refusals import check_lag, request_id_reused
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Store
 from purveyor_server.watch.events import EventLog
@@ -49,8 +50,11 @@ class Parts:
 Prepare = Callable[[], Awaitable[Accept]]
 
 
-async def accept(parts: Parts, prepare: Prepare) -> Decision:
-    """Run the command that `prepare` makes, anew when its preparation turns out stale; at most `max_rounds` times."""
+async def accept(parts: Parts, caller: Caller, action: Action, request: Write, prepare: Prepare) -> Decision:
+    """Run the command that `prepare` makes, anew when its preparation turns out stale; at most `max_rounds` times.
+
+    What is accepted leaves an audit record in the same command.
+    """
     last: PurveyorError = unprepared()
     parts.book.refresh_missing()
     for _ in range(parts.settings.max_rounds):
@@ -58,6 +62,9 @@ async def accept(parts: Parts, prepare: Prepare) -> Decision:
             command = await prepare()
             if command.creates:
                 check_lag(parts.store.lag, parts.settings)
+            if not command.dry_run:
+                decide = recorded(caller, action, request, parts.digest_key, command.decide)
+                command = replace(command, decide=decide)
             return await parts.store.accept(command)
         except UnpreparedError as stale:
             last = stale

@@ -77,7 +77,7 @@ async def unbind(parts: Parts, caller: Caller, request: Unbind) -> Outcome:
     async def prepare() -> Accept:
         return command
 
-    decision = await accept(parts, prepare)
+    decision = await accept(parts, caller, Action.UNBIND, request, prepare)
     parts.door.note_decision(caller, Action.UNBIND, request, decision)
     if request.validate_only:
         return preview(parts, decision)

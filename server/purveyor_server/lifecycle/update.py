@@ -86,7 +86,7 @@ async def update(parts: Parts, caller: Caller, request: Update) -> Outcome:
         ready = await _prepared(parts, scope, blank)
         return _command(scope, ready)
 
-    decision = await accept(parts, prepare)
+    decision = await accept(parts, caller, Action.UPDATE, request, prepare)
     parts.door.note_decision(caller, Action.UPDATE, request, decision)
     if request.validate_only:
         return preview(parts, decision, ready.veiled.clear | await stored_clear(parts, decision.operation))

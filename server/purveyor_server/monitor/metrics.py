@@ -9,7 +9,7 @@ Source: https://prometheus.io/docs/practices/naming/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -23,6 +23,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from purveyor_server.domain.model import Operation
 from purveyor_server.lifecycle.admin.contract import AdminParts, Report
@@ -49,6 +51,7 @@ class Sizes:
     log: EventLog | None = None
     tls: Callable[[], TlsFacts] = TlsFacts
     identity: Callable[[], IdentityFacts] = IdentityFacts
+    refused: Callable[[], Mapping[str, int]] = dict
 
 
 class Metrics:
@@ -90,14 +93,18 @@ class Metrics:
             buckets=LAG_BUCKETS,
             registry=registry,
         )
+        self.audit = Counter("purveyor_audit_records", "Audit records written.", ("outcome",), registry=registry)
         registry.register(TlsCollector(sizes.tls))
         registry.register(IdentityCollector(sizes.identity))
+        registry.register(RefusedCollector(sizes.refused))
         self._gauges = _Gauges(registry)
 
     def on_commit(self, commit: Commit) -> None:
         """Listener of the store."""
         self.batch.observe(commit.commands)
         self.commit.observe(commit.seconds)
+        for outcome, count in commit.audit.items():
+            self.audit.labels(outcome).inc(count)
         for operation in commit.operations:
             if operation.version == 1:
                 self.accepted.labels(*_kind(operation)).inc()
@@ -111,9 +118,27 @@ class Metrics:
             if now - self._read_at >= FRESH_SECONDS:
                 report = await gather(parts)
                 self._gauges.fill(report, self._sizes)
+                if parts.verified.at is not None:
+                    self._gauges.verified.set(parts.verified.at.timestamp())
                 self._text = generate_latest(self.registry)
                 self._read_at = now
             return self._text
+
+
+class RefusedCollector(Collector):
+    """Asks for the refused calls at every scrape."""
+
+    def __init__(self, refused: Callable[[], Mapping[str, int]]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterator[Metric]:
+        """One family."""
+        family = CounterMetricFamily(
+            "purveyor_denials", "Calls refused for want of a right or a name.", labels=["reason"]
+        )
+        for reason, count in self._refused().items():
+            family.add_metric([reason], count)
+        yield family
 
 
 def _kind(operation: Operation) -> tuple[str, str, str]:
@@ -146,6 +171,9 @@ class _Gauges:
         self.event_ring = gauge("event_ring_bytes", "Size of the events in memory.")
         self.head = gauge("log_head_revision", "Newest revision of the event log.")
         self.earliest = gauge("log_earliest_revision", "Earliest revision that is kept.")
+        self.verified = gauge(
+            "audit_verified_timestamp_seconds", "When a verification last found no fault; 0 for never."
+        )
         self.store = gauge("store_bytes", "Size of the store's files.")
         self.free = gauge("disk_free_bytes", "Free on the store's disk.")
         self.low_water = gauge("disk_low_water_bytes", "Below so many free bytes nothing new is accepted.")

@@ -18,7 +18,7 @@ from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import admin as convert
-from purveyor_server.rpc.convert import quotas
+from purveyor_server.rpc.convert import audit, quotas
 from purveyor_server.rpc.convert.binding import encode_binding
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
@@ -79,9 +79,18 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.EditStepResponse(operation=encode_operation(found.operation, found.steps, for_operator=True))
 
     async def ListAuditRecords(self, request: pb.ListAuditRecordsRequest, context: Any) -> pb.ListAuditRecordsResponse:
-        page = await self._admin.audit(current_caller(), request.page_size, request.page_token)
-        records = [convert.encode_record(record) for record in page.items]
+        page = await self._admin.audit(current_caller(), audit.decode_listing(request))
+        records = [audit.encode_record(found) for found in page.items]
         return pb.ListAuditRecordsResponse(records=records, next_page_token=page.next_page_token)
+
+    async def VerifyAudit(  # type: ignore[override] # as WatchOperation of BrokerService
+        self, request: pb.VerifyAuditRequest, context: Any
+    ) -> None:
+        call = current_call()
+        verifying = self._admin.verify_audit(current_caller(), audit.decode_anchors(request))
+        async with aclosing(verifying) as told:  # type: ignore[type-var] # a generator behind an iterator's type
+            async for verification in told:
+                await call.write(audit.encode_verification(verification))
 
     async def SetLogLevel(self, request: pb.SetLogLevelRequest, context: Any) -> pb.SetLogLevelResponse:
         before = await self._admin.set_log_level(current_caller(), request.level, convert.decode_act(request))

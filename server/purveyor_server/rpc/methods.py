@@ -70,6 +70,7 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/PurgeBinding": Kind.WRITE,
     "/purveyor.v1.AdminService/EditStep": Kind.WRITE,
     "/purveyor.v1.AdminService/ListAuditRecords": Kind.READ,
+    "/purveyor.v1.AdminService/VerifyAudit": Kind.STREAM,
     "/purveyor.v1.AdminService/SetLogLevel": Kind.WRITE,
     "/purveyor.v1.AdminService/Backup": Kind.STREAM,
     "/purveyor.v1.AdminService/ReviewRecovery": Kind.STREAM,

@@ -28,7 +28,7 @@ from purveyor_server.rpc.health import Health
 from purveyor_server.rpc.interceptors import deadline, messages
 from purveyor_server.rpc.interceptors.around import Around, wrap
 from purveyor_server.rpc.interceptors.authentication import Authentication
-from purveyor_server.rpc.interceptors.boundary import Boundary
+from purveyor_server.rpc.interceptors.boundary import Boundary, Refused
 from purveyor_server.rpc.interceptors.context import RequestContext
 from purveyor_server.rpc.interceptors.drain import Drain
 from purveyor_server.rpc.interceptors.limits import Limits
@@ -89,8 +89,10 @@ class RpcServer:
         settings: RpcSettings | None = None,
         clock: Clock | None = None,
         identity: Authenticator | None = None,
+        refused: Refused | None = None,
     ) -> None:
         self.settings = settings or RpcSettings()
+        self._refused = refused
         self.addresses: tuple[str, ...] = ()
         self._listen = tuple(listen)
         self._clock = clock or SystemClock()
@@ -179,7 +181,7 @@ class RpcServer:
         """The interceptors, outermost first."""
         return (
             RequestContext(self.calls, self.settings).around,
-            Boundary(self.settings.abort_seconds).around,
+            Boundary(self.settings.abort_seconds, self._refused).around,
             self.calls.around,
             *((self.certificates.around,) if self.certificates is not None else ()),
             *((self.authentication.around,) if self.authentication is not None else ()),

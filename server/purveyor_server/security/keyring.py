@@ -5,7 +5,8 @@ another store stop the start with a message that names label and source, before 
 is made only for a store that has none yet.
 
 In the store's meta values: `key.check` and `key.check.<label>` (the check values), `key.digest` and `key.page` (the store's
-own keys, minted once, sealed as everything else).
+own keys, minted once, sealed as everything else), `key.audit.<number>` (the keys of the chain of audit records: the one
+with the greatest number chains, the others verify; a rotation of the sealing key mints a new one).
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+import structlog
 
+from purveyor_server.domain.auditchain import ChainKeys
 from purveyor_server.security.keytext import KeyFileError, KeyTrouble, fresh_key
 from purveyor_server.security.sealing import Sealer, SealError, label_of
 
 if TYPE_CHECKING:
     from purveyor_server.security.keysource import KeySource
 
+_log = structlog.get_logger(__name__)
 PREFIX = "key."
-CHECK, DIGEST, PAGE = "key.check", "key.digest", "key.page"
+CHECK, DIGEST, PAGE, AUDIT = "key.check", "key.digest", "key.page", "key.audit."
 _CHECK_TEXT = b"purveyor: this store is sealed with this key"
 
 
@@ -38,6 +42,10 @@ class MetaStore(Protocol):
 
     async def put_meta(self, name: str, value: bytes) -> bytes:
         """Keep `value` unless there is one already; returns the one that is kept."""
+        ...
+
+    async def open_chain(self, keys: ChainKeys, minted: Mapping[str, bytes]) -> str:
+        """From now on chain audit records with these keys, keeping `minted`; what is wrong with the chain's end."""
         ...
 
 
@@ -61,6 +69,7 @@ async def unlock(store: MetaStore, source: KeySource) -> Keyring:
     prove(source, keys, store.store_id, values)
     sealer = Sealer(keys)
     await vouch(store, sealer, source)
+    await _open_chain(store, sealer, source)
     older = sorted({label_of(value) for value in checks_in(values).values()} - {sealer.primary})
     return Keyring(sealer, await _kept(store, sealer, DIGEST), await _kept(store, sealer, PAGE), source, tuple(older))
 
@@ -114,3 +123,42 @@ async def _kept(store: MetaStore, sealer: Sealer, name: str) -> bytes:
         return sealer.open(store.store_id, name, sealed)
     except SealError as failure:
         raise KeyFileError(KeyTrouble.MISMATCH, f"the stored {name} cannot be opened: {failure}") from None
+
+
+async def _open_chain(store: MetaStore, sealer: Sealer, source: KeySource) -> None:
+    """Let the store chain its audit records; a chain that does not fit is logged, and recorded by the store."""
+    values = await store.metas(AUDIT)
+    minted = {} if values else _minted(store, sealer, 1)
+    try:
+        keys = chain_keys(store.store_id, sealer, {**values, **minted})
+    except SealError as failure:
+        raise KeyFileError(
+            KeyTrouble.MISMATCH, f"the stored keys of audit records cannot be opened with {source.name}: {failure}"
+        ) from None
+    why = await store.open_chain(keys, minted)
+    if why:
+        _log.error("the chain of audit records is broken: verify it", why=why)
+
+
+async def renew_chain(store: MetaStore, sealer: Sealer) -> None:
+    """Mint a new key for the chain unless the present one is sealed with the newest sealing key. Raises SealError."""
+    values = await store.metas(AUDIT)
+    keys = chain_keys(store.store_id, sealer, values)
+    if not sealer.is_current(values[AUDIT + keys.primary]):
+        minted = _minted(store, sealer, int(keys.primary) + 1)
+        await store.open_chain(chain_keys(store.store_id, sealer, {**values, **minted}), minted)
+
+
+def _minted(store: MetaStore, sealer: Sealer, number: int) -> dict[str, bytes]:
+    name = f"{AUDIT}{number}"
+    return {name: sealer.seal(store.store_id, name, fresh_key())}
+
+
+def chain_keys(store_id: str, sealer: Sealer, values: Mapping[str, bytes]) -> ChainKeys:
+    """The keys of audit records among meta values, by number. Raises SealError."""
+    found = {
+        name.removeprefix(AUDIT): sealer.open(store_id, name, value)
+        for name, value in values.items()
+        if name.startswith(AUDIT)
+    }
+    return ChainKeys(max(found, key=int, default=""), found)

@@ -1,16 +1,14 @@
 """What a store promises: atomic commands, committed reads, one notice per commit.
 
-Commands. Each is atomic. The rule inside a command is a pure function `decide` of lower layers: the store reads the
-rows that the command names (locked against other commands until commit), calls `decide`, and applies the `Writes` it
-returns. `decide` may run more than once (a lost batch is run again one command per transaction), so it has no side
-effects; what it raises is the answer of this command alone and undoes only this command.
-For every instance, binding or (not quiet) operation written, one event is appended in the same transaction; revisions are
-dense, in commit order, and stamped last, to the events of the commands that survived.
+Commands. Each is atomic. The rule inside a command is a pure function `decide` of lower layers: the store reads the rows that
+the command names (locked against other commands until commit), calls `decide`, and applies the `Writes` it returns. `decide`
+may run more than once (a lost batch is run again one command per transaction), so it has no side effects; what it raises is
+the answer of this command alone and undoes only this command. For every instance, binding or (not quiet) operation written,
+one event is appended in the same transaction; revisions are dense, in commit order, and stamped last, as audit records are.
 
 Classes of error that a caller may see, all `PurveyorError`:
 - what `decide` raised;
-- STORE_UNAVAILABLE: nothing was written, try again;
-- STORE_FULL: nothing was written, the disk is full or below its low-water mark;
+- STORE_UNAVAILABLE (try again), STORE_FULL (the disk is, or is below its low-water mark): nothing was written;
 - OUTCOME_UNKNOWN: COMMIT was sent and its answer never came; settled by the same request_id;
 - `LeaseLostError` (engine only): the fence no longer holds, nothing was written.
 A caller that is cancelled while it waits withdraws nothing: the command may commit.
@@ -20,7 +18,7 @@ Reads. A read that starts after an answered write sees it. A row outside the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -225,13 +223,14 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """What may be forgotten: ended operations, tombstones and events older than these; at most `limit` rows a call."""
+    """What may be forgotten, by age: ended operations, tombstones, events, audit records; at most `limit` of each a call."""
 
     operations: timedelta
     tombstones: timedelta
     events: timedelta
     max_events: int
     limit: int = 1000
+    audit: timedelta = timedelta(days=400)
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -243,6 +242,7 @@ class Commit(msgspec.Struct, frozen=True):
     due: bool  # something became due
     commands: int = 1  # how many shared the transaction
     seconds: float = 0.0  # from BEGIN to the end of COMMIT
+    audit: Mapping[str, int] = {}  # audit records written, by outcome
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -5,13 +5,15 @@ Guarantee: as `store/contract.py`; an act and its audit record are one command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.auditchain import ChainKeys, Link, Marks
+from purveyor_server.domain.filters import Filter
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.quotas import PlanKey, Quota, Usage, Used
 from purveyor_server.domain.recovery import Recovery
@@ -107,6 +109,34 @@ class TenantUsage(msgspec.Struct, frozen=True):
         return Usage(self.used, {quota.plan: quota.limits for quota in self.quotas})
 
 
+class AuditLook(msgspec.Struct, frozen=True):
+    """Where to look for audit records: from `start` on (0: from the end that the order begins with), at most `limit` of
+    them, among at most `span` numbers."""
+
+    limit: int
+    start: int = 0
+    newest_first: bool = True
+    span: int = 20_000
+
+
+class ChainedRecord(msgspec.Struct, frozen=True):
+    """A record with its place in the chain. `body` is the record as it was chained; `previous` is empty where the record before
+    it is not there."""
+
+    record: AuditRecord
+    body: bytes
+    key: str = ""
+    chain: bytes = b""
+    previous: bytes = b""
+
+
+class AuditPage(msgspec.Struct, frozen=True):
+    """What was found, and the number to go on with; 0 is the end."""
+
+    records: tuple[ChainedRecord, ...]
+    more: int = 0
+
+
 class OperatorCommands(Protocol):
     """The writes."""
 
@@ -126,8 +156,15 @@ class OperatorCommands(Protocol):
         """Store a catalog and its plan snapshots as the newest version; the same digest as the newest changes nothing."""
         ...
 
-    async def note(self, record: AuditRecord) -> None:
-        """Leave the record of an act that writes nothing else."""
+    async def note(self, *records: AuditRecord) -> None:
+        """Leave the records of acts that write nothing else."""
+        ...
+
+    async def open_chain(self, keys: ChainKeys, minted: Mapping[str, bytes]) -> str:
+        """From now on chain audit records with these keys, and keep `minted` meta values in the same command.
+
+        What is wrong with the end of the chain as it was found, "" for nothing; a record tells of it then.
+        """
         ...
 
     async def set_quota(self, quota: Quota, record: AuditRecord) -> None:
@@ -230,8 +267,16 @@ class OperatorReads(Protocol):
         """How many counters of a tenant are wrong, as one read sees it."""
         ...
 
-    async def audit(self, page: Page) -> tuple[AuditRecord, ...]:
-        """Audit records of operators' acts, newest first; `after` is the number of the last one seen."""
+    async def audit(self, where: Filter, look: AuditLook) -> AuditPage:
+        """Audit records that fit, in the order of their numbers or, `newest_first`, in the other one."""
+        ...
+
+    async def audit_marks(self) -> Marks:
+        """Where the chain begins and ends, as of one moment."""
+        ...
+
+    async def audit_links(self, after: int, last: int, limit: int) -> tuple[Link, ...]:
+        """Records as they are stored, by number: those after `after`, none beyond `last`."""
         ...
 
     async def token(self, token_id: str) -> Token | None:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from purveyor.cli import authoring, changing, following, keys, operating, placing, quotas, reading, securing, serving
+from purveyor.cli import (
+    auditing,
+    authoring,
+    changing,
+    following,
+    keys,
+    operating,
+    placing,
+    quotas,
+    reading,
+    securing,
+    serving,
+)
 from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, tls_of
 from purveyor.cli.session import AsJson, ContextName, Globals
 
@@ -77,6 +89,7 @@ changing.add(app)
 operating.add(app)
 keys.add(app)
 quotas.add(app)
+auditing.add(app)
 placing.add(app)
 serving.add(app)
 securing.add(app)

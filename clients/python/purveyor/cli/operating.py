@@ -25,7 +25,7 @@ What = Annotated[list[str], typer.Argument(metavar="WHAT", help="deletes, reapin
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for function in (status, why, freeze, thaw, purge, audit, backup, recover):
+    for function in (status, why, freeze, thaw, purge, backup, recover):
         command(app)(function)
     command(app, "edit-step")(edit_step)
     command(app, "log-level")(log_level)
@@ -128,23 +128,6 @@ async def edit_step(
     async with session.admin_client(admin) as broker:
         found = await broker.edit_step(operation_id, step, mark, reason, validate_only=validate_only)
     session.emit(found, lambda: render.steps(found))
-
-
-async def audit(
-    session: Session,
-    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 50,
-    admin: Admin = None,
-) -> None:
-    """What operators did, newest first."""
-    from purveyor.cli import operator_tables  # noqa: PLC0415 - as above
-
-    found = []
-    async with session.admin_client(admin) as broker:
-        async for record in broker.audit(page_size=min(limit, 100)):
-            found.append(record)
-            if len(found) >= limit:
-                break
-    session.emit(found, lambda: operator_tables.records(found))
 
 
 async def log_level(

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from purveyor.admin_values import AuditRecord, BrokerStatus, Difference, Explanation, Key, Purged, Quota
+    from purveyor.admin_values import (
+        AuditFinding,
+        AuditRecord,
+        BrokerStatus,
+        Difference,
+        Explanation,
+        Key,
+        Purged,
+        Quota,
+    )
 
 MIB = 1024 * 1024
 
@@ -74,14 +83,44 @@ def purged(found: Purged) -> Table:
 
 
 def records(found: Sequence[AuditRecord]) -> Table:
-    """One row per act."""
+    """One row per record."""
     return table(
-        ("NUMBER", "WHEN", "WHO", "ACTION", "RESOURCE", "REASON"),
+        ("NUMBER", "WHEN", "WHO", "FROM", "ACTION", "RESOURCE", "OUTCOME", "WHY"),
         (
-            (str(r.number), when(r.act_time), r.principal, r.action, f"{r.tenant} {r.resource}".strip(), r.reason)
+            (
+                str(r.number),
+                when(r.act_time),
+                _who(r),
+                r.origin,
+                r.action,
+                f"{r.tenant} {r.resource}".strip(),
+                r.outcome,
+                _why(r),
+            )
             for r in found
         ),
     )
+
+
+def _who(record: AuditRecord) -> str:
+    return f"{record.principal} for {record.on_behalf_of}" if record.on_behalf_of else record.principal
+
+
+def _why(record: AuditRecord) -> str:
+    count, reason = record.details.get("count"), record.details.get("reason", "")
+    return record.reason or (f"{count} times {reason}" if count is not None else "")
+
+
+def findings(found: Sequence[AuditFinding]) -> Table:
+    """One row per fault of the audit records."""
+    return table(
+        ("FAULT", "RECORDS", "WHAT"),
+        ((f.fault, _numbers(f.first_number, f.last_number), f.sentence) for f in found),
+    )
+
+
+def _numbers(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def differences(found: Sequence[Difference]) -> Table:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from purveyor.values import Instance, OperationStatus, Step
 
 MOST = 1000
+OPERATORS = "outcome = DONE"  # what consumers did is in their operations
 NOBODY = "the broker"
 _EARLY = datetime.min.replace(tzinfo=UTC)
 
@@ -78,7 +79,7 @@ async def _records(session: Session, admin: str | None, gaps: list[str]) -> list
         return []
     try:
         async with session.admin_client(admin, retry_for=0.0) as operators:
-            return [record async for record in _first(operators.audit(page_size=MOST))]
+            return [record async for record in _first(operators.audit(filter=OPERATORS, page_size=MOST))]
     except (PurveyorError, OSError) as error:
         gaps.append(f"operators' acts: {error}")
         return []

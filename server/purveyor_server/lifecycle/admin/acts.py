@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.audit import AuditOutcome, AuditRecord
 from purveyor_server.domain.errors import PurveyorError, Reason, Resource, operation_not_found
 from purveyor_server.domain.freezes import check_reason
 from purveyor_server.domain.model import Json, Operation
 from purveyor_server.domain.names import check_id, check_request_id
+from purveyor_server.lifecycle import recording
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
@@ -38,14 +39,15 @@ def record(
     parts: AdminParts, caller: Caller, action: Action, act: Act, resource: str, tenant: str = "", **details: Json
 ) -> AuditRecord:
     """The record of an act. Pure: a decision inside the store may make it several times."""
-    return AuditRecord(
-        at=parts.clock.now(),
-        principal=caller.subject,
-        action=str(action),
-        resource=resource,
-        reason=check_reason(act.reason),
+    return recording.record(
+        caller,
+        action,
+        resource,
+        parts.clock.now(),
+        AuditOutcome.DONE,
         tenant=tenant,
         request_id=act.request_id,
+        reason=check_reason(act.reason),
         details=details,
     )
 

@@ -1,12 +1,12 @@
 """The operators' side of the door: one method per use-case.
 
-Guarantee: every method asks for the role OPERATOR (ADMIN where it says who may do, or have, what) before it reads anything;
-every change leaves an audit record in its own command.
+Guarantee: every method asks for its role (OPERATOR; ADMIN where it says who may do, or have, what, and for the audit records)
+before it reads anything; every change leaves an audit record in its own command.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from purveyor_server.domain.freezes import Freeze
@@ -14,6 +14,7 @@ from purveyor_server.domain.quotas import Limits, PlanKey
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
 from purveyor_server.lifecycle.admin import (
+    auditing,
     editing,
     explaining,
     freezing,
@@ -27,6 +28,7 @@ from purveyor_server.lifecycle.admin import (
 from purveyor_server.lifecycle.admin.contract import (
     Act,
     AdminParts,
+    AuditListing,
     BackupFile,
     Cause,
     Difference,
@@ -36,6 +38,7 @@ from purveyor_server.lifecycle.admin.contract import (
     QuotaReport,
     Report,
     Rotation,
+    Verification,
 )
 from purveyor_server.lifecycle.contract import Caller, OperationDetails, PageOf
 
@@ -72,9 +75,13 @@ class Administration:
         """Write a line of a journal by hand."""
         return await editing.edit_step(self._parts, caller, operation_id, step, mark, act)
 
-    async def audit(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
-        """What operators did."""
-        return await reporting.audit(self._parts, caller, page_size, page_token)
+    async def audit(self, caller: Caller, listing: AuditListing) -> PageOf:
+        """Who did what."""
+        return await auditing.list_records(self._parts, caller, listing)
+
+    def verify_audit(self, caller: Caller, anchors: Mapping[int, bytes]) -> AsyncIterator[Verification]:
+        """Whether the records are what was written."""
+        return auditing.verify(self._parts, caller, anchors)
 
     async def set_log_level(self, caller: Caller, level: str, act: Act) -> str:
         """Log more or less."""

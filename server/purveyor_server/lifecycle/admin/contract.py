@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from purveyor_server.domain import auditchain
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, ProviderRef
@@ -135,6 +136,35 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
 
 
+class AuditListing(msgspec.Struct, frozen=True, kw_only=True):
+    """Which audit records are asked for."""
+
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    oldest_first: bool = False
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a verification is: it has judged the record `number`, whose chain value is `chain`."""
+
+    checked: int
+    before_chain: int  # of them, older than the chain
+    faults: int
+    number: int
+    chain: bytes
+    cut: auditchain.Cut | None = None  # the checkpoint that it began behind
+    findings: tuple[auditchain.Finding, ...] = ()  # the first of the faults; at the end
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Verified:
+    """When a verification last found nothing wrong."""
+
+    at: datetime | None = None
+
+
 class BackupFile(msgspec.Struct, frozen=True):
     """A copy of the store in a temporary file, gone when its caller is done with it."""
 
@@ -181,4 +211,5 @@ class AdminParts:
     tokens_changed: Callable[[], None] = lambda: None  # called when a static token was taken back
     quotas: Quotas = field(default_factory=Quotas)  # the settings
     stop: Callable[[], None] = lambda: None  # begins the stop of the process
+    verified: Verified = field(default_factory=Verified)
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)

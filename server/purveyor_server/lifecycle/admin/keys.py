@@ -26,7 +26,7 @@ from purveyor_server.lifecycle.admin.acts import BUSY_RETRY, enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, KeyReport, Rotation
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.security.keyring import PREFIX, checks_in, prove, vouch
+from purveyor_server.security.keyring import PREFIX, checks_in, prove, renew_chain, vouch
 from purveyor_server.security.keytext import KeyFileError
 from purveyor_server.security.sealing import HEAD_BYTES, LABEL_RULE, Sealer, SealError, label_in, valid_label
 from purveyor_server.store.operating import MetaSwap, Resealed
@@ -61,6 +61,7 @@ async def rotate_keys(parts: AdminParts, caller: Caller, act: Act) -> AsyncItera
             return
         await _refused_unless(vouch(parts.store, candidate, parts.keys.source))
         parts.keys.sealer.adopt(keys)
+        await renew_chain(parts.store, parts.keys.sealer)
         # What was sealed before this line is queued before this command: when it is answered, all of that can be read.
         noted = record(parts, caller, Action.ROTATE_KEYS, act, f"key/{candidate.primary}", part="begin")
         await parts.store.note(noted)

@@ -1,4 +1,4 @@
-"""Status, the record of acts, the log level."""
+"""Status, the log level."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, ProviderReport, Report
-from purveyor_server.lifecycle.contract import Caller, PageOf
+from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.lifecycle.paging import Question, read_token, write_token
-from purveyor_server.store.contract import Page
-
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
 
 
 def providers(parts: AdminParts) -> tuple[ProviderRef, ...]:
@@ -48,20 +43,6 @@ async def gather(parts: AdminParts) -> Report:
         catalog_version=parts.catalog().version,
         log_level=parts.levels.current(),
     )
-
-
-async def audit(parts: AdminParts, caller: Caller, page_size: int, page_token: str) -> PageOf:
-    """A page of `AuditRecord`, newest first. Raises INVALID_PAGE_TOKEN, INVALID_REQUEST."""
-    enter(parts, caller, Action.LIST_AUDIT_RECORDS)
-    if page_size < 0:
-        raise invalid("page_size", "must not be negative")
-    size = min(page_size or DEFAULT_PAGE, MAX_PAGE)
-    question = Question("audit", "", "", "", show_deleted=False, store=parts.store.store_id)
-    after = read_token(parts.token_key, question, page_token) if page_token else ""
-    found = await parts.store.audit(Page(limit=size + 1, after=after))
-    items = found[:size]
-    more = write_token(parts.token_key, question, str(items[-1].number)) if len(found) > size else ""
-    return PageOf(items, more)
 
 
 async def set_log_level(parts: AdminParts, caller: Caller, level: str, act: Act) -> str:

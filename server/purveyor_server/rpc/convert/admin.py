@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -23,7 +22,7 @@ from purveyor_server.lifecycle.admin.contract import (
 )
 from purveyor_server.lifecycle.admin.tokens import TokenWish
 from purveyor_server.rpc.convert.enums import ROLES, WAITINGS
-from purveyor_server.rpc.convert.values import from_duration, to_duration, to_struct, to_timestamp
+from purveyor_server.rpc.convert.values import from_duration, to_duration, to_timestamp
 
 HEALTHS = {
     name.removeprefix("STATE_"): number for name, number in pb.ProviderStatus.State.items() if number
@@ -123,21 +122,6 @@ def encode_cause(cause: Cause) -> pb.Cause:
     """A cause."""
     until = to_timestamp(cause.until) if cause.until is not None else None
     return pb.Cause(code=cause.code, sentence=cause.sentence, until=until, operation_id=cause.operation_id)
-
-
-def encode_record(record: AuditRecord) -> pb.AuditRecord:
-    """An audit record."""
-    return pb.AuditRecord(
-        number=record.number,
-        act_time=to_timestamp(record.at),
-        principal=record.principal,
-        action=record.action,
-        resource=record.resource,
-        tenant=record.tenant,
-        reason=record.reason,
-        request_id=record.request_id,
-        details=to_struct(record.details),
-    )
 
 
 def encode_difference(difference: Difference) -> pb.ReviewRecoveryResponse:

@@ -15,6 +15,14 @@ _TIMES = {"create_time": "created_at", "update_time": "updated_at", "end_time": 
 INSTANCE_COLUMNS = {name: name for name in ("instance_id", "state", "service_id", "plan_id")} | _TIMES
 BINDING_COLUMNS = {name: name for name in ("instance_id", "binding_id", "state")} | _TIMES
 OPERATION_COLUMNS = {name: name for name in ("instance_id", "binding_id", "verb", "state")} | _TIMES
+# A record that somebody has damaged fits nothing; that it is damaged is for the verification to say.
+_FIELD = "CASE WHEN json_valid(CAST(a.body AS TEXT)) THEN json_extract(CAST(a.body AS TEXT), '$.{}') END"
+_AUDIT_TEXTS = ("tenant", "principal", "action", "resource", "on_behalf", "origin", "request_id", "call_id")
+AUDIT_COLUMNS = {
+    **{name: f"coalesce({_FIELD.format(name)}, '')" for name in _AUDIT_TEXTS},
+    "outcome": f"coalesce({_FIELD.format('outcome')}, 'DONE')",
+    "act_time": "a.at",
+}
 _OPERATORS = {
     Comparator.EQUAL: "IS",
     Comparator.NOT_EQUAL: "IS NOT",

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.ids import new_id
+from purveyor_server.store.sqlite import chaining
 from purveyor_server.store.sqlite.connection import Connect, check_owner, open_refusal, prepare_file
 from purveyor_server.store.sqlite.errors import StoreOpenError, StoreOpenKind
 from purveyor_server.store.sqlite.migrate import known, migrate
@@ -99,7 +100,8 @@ def read_ledger(connection: sqlite3.Connection) -> Ledger:
     earliest = int(_setting(connection, "earliest") or "1")
     newest = connection.execute(_SQL["newest_revision"]).fetchone()[0]
     pending, parked = connection.execute(_SQL["backlog"]).fetchone()
-    return Ledger(int(newest) if newest is not None else earliest - 1, pending, parked)
+    head = int(newest) if newest is not None else earliest - 1
+    return Ledger(head, pending, parked, chaining.read_tail(connection))
 
 
 def source(path: Path, settings: SqliteSettings, connect: Connect) -> Source:

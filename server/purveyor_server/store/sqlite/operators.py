@@ -5,13 +5,16 @@ Guarantee: a freeze and its audit record are one command; so are a thaw and its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.auditchain import ChainKeys
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Waiting
-from purveyor_server.store.sqlite import rows
+from purveyor_server.store.sqlite import chaining, rows
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.transaction import Transaction
 
@@ -22,6 +25,8 @@ _FROZEN = load("claims")["frozen"]
 _UPKEEP = load("upkeep")
 _SETTING = _UPKEEP["setting"]
 _DELETE_SETTING = _UPKEEP["delete_setting"]
+_PUT_META = _COMMANDS["put_meta"]
+PENDING_AUDIT = "pending audit record"  # the setting that a restore leaves for the next start
 RECOVERY = "recovery"  # the setting that a restore leaves
 RESTORE = "restore"  # the principal of the freezes that it sets
 
@@ -43,9 +48,39 @@ def thaw(transaction: Transaction, name: str, record: AuditRecord) -> Freeze | N
     return found
 
 
-def note(transaction: Transaction, record: AuditRecord) -> None:
-    """Leave the record of an act that writes nothing else."""
-    transaction.put_audit(record)
+def note(transaction: Transaction, records: tuple[AuditRecord, ...]) -> None:
+    """Leave the records of acts that write nothing else."""
+    transaction.put_audit(*records)
+
+
+def open_chain(transaction: Transaction, keys: ChainKeys, minted: Mapping[str, bytes]) -> str:
+    """From now on chain records with these keys; `minted` are meta values that must be kept with the chain's begin.
+
+    Returns what is wrong with the end of the chain, "" for nothing.
+    """
+    before, transaction.keys = transaction.keys, keys
+    if minted:
+        for name, value in minted.items():
+            transaction.execute(_PUT_META, (name, value))
+    if chaining.read_marks(transaction.connection).head is None and minted:
+        transaction.tail = chaining.Tail(transaction.tail.number, began=transaction.tail.number)
+        chaining.put_head(transaction.connection, keys, transaction.tail)
+        why = ""
+    else:
+        why = chaining.trouble(transaction.connection, keys) if before is None else ""
+    if why:
+        transaction.tail = transaction.tail._replace(number=transaction.tail.number + 1)
+        transaction.put_audit(chaining.broken(transaction.now, why))
+    _put_pending(transaction)
+    return why
+
+
+def _put_pending(transaction: Transaction) -> None:
+    """The record that a restore has left, which had no key."""
+    row = transaction.connection.execute(_SETTING, (PENDING_AUDIT,)).fetchone()
+    if row is not None:
+        transaction.execute(_DELETE_SETTING, (PENDING_AUDIT,))
+        transaction.put_audit(rows.decode_audit(row[0]))
 
 
 def finish_recovery(transaction: Transaction, record: AuditRecord) -> Recovery | None:

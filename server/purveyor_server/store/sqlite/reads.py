@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.auditchain import Link, Marks
 from purveyor_server.domain.filters import Comparator, Filter
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
@@ -19,8 +19,8 @@ from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
 from purveyor_server.store.log import CompactedError
-from purveyor_server.store.operating import WHOLE, Queue, TenantUsage
-from purveyor_server.store.sqlite import rows
+from purveyor_server.store.operating import WHOLE, AuditLook, AuditPage, Queue, TenantUsage
+from purveyor_server.store.sqlite import auditing, rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.readers import Readers
@@ -43,7 +43,6 @@ _META = _SQL["meta"]
 _METAS = _SQL["metas"]
 _SEALED = _SQL["sealed"]
 _FREEZES = _SQL["freezes"]
-_AUDIT = _SQL["audit"]
 _TOKEN = _SQL["token"]
 _TOKENS = _SQL["tokens"]
 _UNFINISHED = _SQL["unfinished"]
@@ -159,10 +158,14 @@ class SqliteReads:
     async def freezes(self) -> tuple[Freeze, ...]:
         return await self._decoded(rows.decode_freeze, _FREEZES, ())
 
-    async def audit(self, page: Page) -> tuple[AuditRecord, ...]:
-        before = int(page.after) if page.after else 2**62
-        found = await self._readers.rows(_AUDIT, (before, page.limit))
-        return tuple([msgspec.structs.replace(rows.decode_audit(body), number=number) for number, body in found])
+    async def audit(self, where: Filter, look: AuditLook) -> AuditPage:
+        return await auditing.find(self._readers, where, look)
+
+    async def audit_marks(self) -> Marks:
+        return await auditing.marks(self._readers)
+
+    async def audit_links(self, after: int, last: int, limit: int) -> tuple[Link, ...]:
+        return await auditing.links(self._readers, after, last, limit)
 
     async def quotas(self, page: Page, tenant: str = "") -> tuple[TenantUsage, ...]:
         found = [tenant] if tenant else [row[0] for row in await self._readers.rows(_TENANTS, (page.after, page.limit))]

@@ -29,8 +29,8 @@ from purveyor_server.store.sqlite.connection import APPLICATION_ID, MAGIC, prepa
 from purveyor_server.store.sqlite.errors import StoreOpenError, StoreOpenKind
 from purveyor_server.store.sqlite.lock import FileLock
 from purveyor_server.store.sqlite.migrate import known, migrate
+from purveyor_server.store.sqlite.operators import PENDING_AUDIT, RESTORE
 from purveyor_server.store.sqlite.operators import RECOVERY as RECOVERY_SETTING
-from purveyor_server.store.sqlite.operators import RESTORE
 from purveyor_server.store.sqlite.queries import load
 
 _UPKEEP, _COMMANDS = load("upkeep"), load("commands")
@@ -128,19 +128,20 @@ def _begin_anew(connection: sqlite3.Connection, now: datetime) -> Recovery:
     epoch = int(connection.execute(_UPKEEP["setting"], ("epoch",)).fetchone()[0])
     recovery = Recovery(copied.taken_at, now, copied.revision)
     reason = f"restored from a backup of {copied.taken_at:%Y-%m-%d %H:%M:%SZ}: see `purveyor recover`"
+    # Written at the next start, which has the keys of the chain.
+    record = AuditRecord(at=now, principal=RESTORE, action="Restore", resource="store", reason=reason)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_UPKEEP["delete_events"], (2**62,))
     for name, value in (
         ("earliest", str(copied.revision + JUMP + 1)),
         ("epoch", str(epoch + EPOCHS)),
         (RECOVERY_SETTING, msgspec.json.encode(recovery).decode()),
+        (PENDING_AUDIT, rows.encode(record).decode()),
     ):
         connection.execute(_UPKEEP["put_setting"], (name, value))
     connection.execute(_UPKEEP["delete_setting"], (BACKUP,))
     for name in (DELETES, RECOVERY):
         connection.execute(_COMMANDS["put_freeze"], (name, rows.encode(Freeze(name, reason, RESTORE, now))))
-    record = AuditRecord(at=now, principal=RESTORE, action="Restore", resource="store", reason=reason)
-    connection.execute(_COMMANDS["put_audit"], (rows.micros(now), rows.encode(record)))
     connection.execute("COMMIT")
     return recovery
 

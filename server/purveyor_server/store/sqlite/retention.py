@@ -1,4 +1,4 @@
-"""Forgetting: ended operations, tombstones and events past their time, in small batches.
+"""Forgetting: ended operations, tombstones, events and audit records past their time, in small batches.
 
 Guarantee: an unfinished operation, the last operation of a living resource, the origin of an unfinished clean-up and the
 newest event stay; `earliest` moves in the same transaction as the events go.
@@ -38,6 +38,7 @@ class Keeper:
         before = transaction.now - policy.tombstones
         removed += _tombstones(transaction, "binding", before, policy.limit)
         removed += _tombstones(transaction, "instance", before, policy.limit)
+        removed += _audit(transaction, policy)
         return removed + _events(transaction, policy)
 
     def _operations(self, transaction: Transaction, before: datetime, limit: int) -> int:
@@ -62,6 +63,12 @@ def _tombstones(transaction: Transaction, kind: str, before: datetime, limit: in
         transaction.execute(_SQL[f"delete_{kind}"], (uid,))
         transaction.execute(_ERASE_SECRETS, (uid,))
     return len(found)
+
+
+def _audit(transaction: Transaction, policy: Retention) -> int:
+    """Cut off the oldest audit records, behind a checkpoint; the newest one stays."""
+    before = rows.micros(transaction.now - policy.audit)
+    return transaction.forget_audit(before, policy.limit)
 
 
 def _events(transaction: Transaction, policy: Retention) -> int:

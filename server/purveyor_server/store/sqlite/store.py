@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 
 from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.auditchain import ChainKeys
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation, PlanSnapshot
@@ -182,8 +183,16 @@ class SqliteStore(SqliteReads):
     async def unfreeze(self) -> int:
         return await self._all("unfreeze", operators.unfreeze)
 
-    async def note(self, record: AuditRecord) -> None:
-        await self._run("note", lambda tx: operators.note(tx, record))
+    async def note(self, *records: AuditRecord) -> None:
+        await self._run("note", lambda tx: operators.note(tx, records))
+
+    async def open_chain(self, keys: ChainKeys, minted: Mapping[str, bytes]) -> str:
+        def work(transaction: Transaction) -> str:
+            why = operators.open_chain(transaction, keys, minted)
+            self._writer.keys = keys
+            return why
+
+        return await self._run("open_chain", work)
 
     async def set_quota(self, quota: Quota, record: AuditRecord) -> None:
         await self._run("set_quota", lambda tx: quotas.set_quota(tx, quota, record))

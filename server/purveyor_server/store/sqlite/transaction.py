@@ -8,6 +8,7 @@ Limit: used by the writer's thread alone.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import msgspec
 
 from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.auditchain import ChainKeys
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, Operation, SealedSecret, Step, UniqueMark
 from purveyor_server.kit.failpoints import is_off
 from purveyor_server.store.contract import Backlog, Commit, Writes
-from purveyor_server.store.sqlite import rows
+from purveyor_server.store.sqlite import chaining, rows
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.rows import Row
 
@@ -52,17 +54,18 @@ _PUT_MARK = _SQL["put_mark"]
 _STEPS_OF_SUBJECT = _SQL["steps_of_subject"]
 _PUT_EVENT = _SQL["put_event"]
 _FREE_ALLOCATIONS = load("allocations")["free_allocations"]
-_PUT_AUDIT = _SQL["put_audit"]
 _FREEZES = _SQL["freezes"]
 FIRST = 1  # the version of a record that was just made
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """What the writer knows of the committed state without asking: newest revision, unfinished operations."""
+    """What the writer knows of the committed state without asking: newest revision, unfinished operations, newest audit
+    record."""
 
     head: int
     pending: int
     parked: int
+    tail: chaining.Tail = chaining.Tail()
 
     @property
     def backlog(self) -> Backlog:
@@ -73,6 +76,7 @@ class Ledger(msgspec.Struct, frozen=True):
 class _Mark(msgspec.Struct, frozen=True):
     events: int
     operations: int
+    audit: int
     due: bool
     counts: tuple[int, int, int]
 
@@ -80,8 +84,12 @@ class _Mark(msgspec.Struct, frozen=True):
 class Transaction:
     """Reads and writes inside BEGIN IMMEDIATE; `now` is the same for every command of the batch."""
 
-    def __init__(self, connection: sqlite3.Connection, now: datetime, ledger: Ledger, epoch: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, now: datetime, ledger: Ledger, epoch: int, keys: ChainKeys | None = None
+    ) -> None:
         self.connection = connection
+        self.keys = keys
+        self.tail = ledger.tail
         self.now = now
         self.now_micros = rows.micros(now)
         self.head = ledger.head
@@ -90,6 +98,7 @@ class Transaction:
         self._counts = [0, ledger.pending, ledger.parked]
         self._events: list[Row] = []
         self._operations: list[Operation] = []
+        self._audit: list[AuditRecord] = []
         self._before: dict[str, Operation | None] = {}
         self._saved: _Mark | None = None
         self._freezes: tuple[Freeze, ...] | None = None
@@ -203,8 +212,8 @@ class Transaction:
             self._mark(mark)
         for owner in writes.erase:
             self._erase(owner)
-        for record in writes.audit:
-            self.put_audit(record)
+        if writes.audit:
+            self.put_audit(*writes.audit)
 
     def execute(self, sql: str, parameters: Row) -> sqlite3.Cursor:
         """A writing statement, under the command's savepoint."""
@@ -252,9 +261,17 @@ class Transaction:
         """Insert or replace a line of the journal."""
         self.execute(_PUT_STEP, (step.operation_id, step.index, rows.encode(step)))
 
-    def put_audit(self, record: AuditRecord) -> None:
-        """Append an audit record."""
-        self.execute(_PUT_AUDIT, (rows.micros(record.at), rows.encode(record)))
+    def put_audit(self, *records: AuditRecord) -> None:
+        """Append audit records; their rows are written last, in `seal`."""
+        if self._saved is None:
+            self._open_savepoint()
+        self._audit += records
+
+    def forget_audit(self, before: int, limit: int) -> int:
+        """Remove at most `limit` audit records of a time before `before`; returns how many."""
+        if self._saved is None:
+            self._open_savepoint()
+        return chaining.forget(self.connection, self.keys, self.tail, self.now_micros, before, limit)
 
     def _count(self, before: Operation | None, after: Operation) -> None:
         self._counts[rows.backlog_of(before)] -= 1
@@ -303,7 +320,7 @@ class Transaction:
     def _open_savepoint(self) -> None:
         self.check()
         counts = (self._counts[0], self._counts[1], self._counts[2])
-        self._saved = _Mark(len(self._events), len(self._operations), self.due, counts)
+        self._saved = _Mark(len(self._events), len(self._operations), len(self._audit), self.due, counts)
         self.connection.execute("SAVEPOINT command")
 
     def keep(self) -> None:
@@ -322,21 +339,25 @@ class Transaction:
         self.connection.execute("RELEASE command")
         del self._events[mark.events :]
         del self._operations[mark.operations :]
+        del self._audit[mark.audit :]
         self.due = mark.due
         self.forget_freezes()
         self._counts = list(mark.counts)
 
     def seal(self) -> tuple[Ledger, Commit | None]:
-        """Stamp and insert the events; returns the ledger after COMMIT and the notice, None when nothing is to tell."""
+        """Stamp and insert the events and audit records; returns the ledger after COMMIT and the notice, None when nothing
+        is to tell."""
         self.check()
         stamped = [(revision, *row) for revision, row in enumerate(self._kept_events(), start=self.head + 1)]
         if stamped:
             self.connection.executemany(_PUT_EVENT, stamped)
-        ledger = Ledger(self.head + len(stamped), self._counts[rows.PENDING], self._counts[rows.PARKED])
-        if not stamped and not self._operations and not self.due:
+        tail = chaining.append(self.connection, self.tail, self.keys, self._audit)
+        ledger = Ledger(self.head + len(stamped), self._counts[rows.PENDING], self._counts[rows.PARKED], tail)
+        if not stamped and not self._operations and not self.due and not self._audit:
             return ledger, None
         events = tuple([rows.event(row) for row in stamped])
-        return ledger, Commit(ledger.head, events, tuple(self._operations), self.due)
+        audit = Counter(str(record.outcome) for record in self._audit)
+        return ledger, Commit(ledger.head, events, tuple(self._operations), self.due, audit=audit)
 
     def _kept_events(self) -> Iterable[Row]:
         """Every event; a negative control of the suite drops the last one of a batch."""

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from msgspec.structs import replace
 
+from purveyor_server.domain.auditchain import ChainKeys
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.failpoints import hit, is_off
@@ -111,6 +112,7 @@ class Writer:
         self._epoch = epoch
         self._deliver_to = deliver
         self._ledger = source.ledger(connection)
+        self.keys: ChainKeys | None = None  # of audit records; changed by commands alone
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._open: deque[tuple[float, asyncio.Future[Any]]] = deque()  # unanswered, with their times; the loop's own
@@ -284,7 +286,7 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             begun = True
-            transaction = Transaction(connection, self._clock.now(), self._ledger, self._epoch)
+            transaction = Transaction(connection, self._clock.now(), self._ledger, self._epoch, self.keys)
             answers = [self._run_item(transaction, item) for item in batch]
             ledger, commit = transaction.seal()
         except sqlite3.Error as error:

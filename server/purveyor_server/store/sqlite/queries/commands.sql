@@ -131,9 +131,6 @@ INSERT OR IGNORE INTO freezes (name, body) VALUES (?, ?);
 -- name: delete_freeze
 DELETE FROM freezes WHERE name = ?;
 
--- name: put_audit
-INSERT INTO audit (at, body) VALUES (?, ?);
-
 -- name: put_token
 INSERT INTO tokens (token_id, body) VALUES (?, ?);
 

@@ -78,9 +78,6 @@ SELECT value FROM settings WHERE name = 'store_id';
 -- name: freezes
 SELECT body FROM freezes ORDER BY name;
 
--- name: audit
-SELECT number, body FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?;
-
 -- name: unfinished
 SELECT provider, waiting, count(*), sum(verb = 'CLEANUP'), min(created_at), min(operation_id)
 FROM operations INDEXED BY operations_unfinished WHERE backlog > 0 GROUP BY provider, waiting;
