@@ -29,20 +29,20 @@ def add(app: typer.Typer) -> None:
 
 async def list_quotas(
     session: Session,
-    tenant: Annotated[str, typer.Argument(metavar="[TENANT]", help="One alone.", show_default=False)] = "",
+    whose: Annotated[str, typer.Argument(metavar="[TENANT]", help="One alone.", show_default=False)] = "",
     admin: Admin = None,
 ) -> None:
     """What tenants have and may have."""
     from purveyor.cli import operator_tables  # noqa: PLC0415 - rich only where it is used
 
     async with session.admin_client(admin) as broker:
-        found = [quota async for quota in broker.quotas(tenant)]
+        found = [quota async for quota in broker.quotas(whose)]
     session.emit(found, lambda: operator_tables.quotas(found))
 
 
 async def set_quota(
     session: Session,
-    tenant: Tenant,
+    whose: Tenant,
     reason: Reason,
     plan: Plan = "",
     instances: Annotated[int | None, typer.Option(help="-1: no limit.", min=-1, show_default=False)] = None,
@@ -57,7 +57,7 @@ async def set_quota(
     service_id, plan_id = _plan(plan)
     async with session.admin_client(admin) as broker:
         found = await broker.set_quota(
-            tenant, reason, service_id=service_id, plan_id=plan_id, instances=instances, bindings=bindings,
+            whose, reason, service_id=service_id, plan_id=plan_id, instances=instances, bindings=bindings,
             bindings_per_instance=bindings_per_instance, validate_only=validate_only,
         )  # fmt: skip
     session.emit(found, lambda: operator_tables.quotas([found]))
@@ -65,7 +65,7 @@ async def set_quota(
 
 async def unset(
     session: Session,
-    tenant: Tenant,
+    whose: Tenant,
     reason: Reason,
     plan: Plan = "",
     validate_only: DryRun = False,
@@ -77,7 +77,7 @@ async def unset(
     service_id, plan_id = _plan(plan)
     async with session.admin_client(admin) as broker:
         found, removed = await broker.delete_quota(
-            tenant, reason, service_id=service_id, plan_id=plan_id, validate_only=validate_only
+            whose, reason, service_id=service_id, plan_id=plan_id, validate_only=validate_only
         )
     if not removed:
         session.say("nothing was set")
