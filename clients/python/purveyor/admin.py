@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import grpc.aio
 
-from purveyor import addresses, admin_decode, auditing, decode, encode
+from purveyor import addresses, admin_decode, auditing, decode, encode, token_words
 from purveyor.admin_values import (
     AuditAnchor,
     AuditRecord,
@@ -30,9 +30,11 @@ from purveyor.admin_values import (
     Freeze,
     Key,
     KeyRotation,
+    NewToken,
     Purged,
     Quota,
     Recovery,
+    Token,
 )
 from purveyor.connection import Limits
 from purveyor.errors import PurveyorError
@@ -44,6 +46,7 @@ from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from os import PathLike
 
     from purveyor.tls import Tls
     from purveyor.values import OperationStatus, Seconds
@@ -55,8 +58,8 @@ REVIEW_SECONDS = 3600.0  # the longest review or backup
 class AdminClient(OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
-    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`: as
-    for `Client`.
+    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,
+    `token`, `token_file`: as for `Client`.
     """
 
     address: str
@@ -67,13 +70,15 @@ class AdminClient(OpenedClient):
         address: str | None = None,
         *,
         tls: Tls | bool | None = None,
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
     ) -> None:
         limits = Limits(
             call=encode.seconds("timeout", timeout) or 0.0, retry=encode.seconds("retry_for", retry_for) or 0.0
         )
-        super().__init__(addresses.resolve_admin(address), limits, tls)
+        super().__init__(addresses.resolve_admin(address), limits, tls, token, token_file)
 
     @property
     def _stub(self) -> AdminServiceStub:
@@ -311,6 +316,47 @@ class AdminClient(OpenedClient):
         """Stop the broker as SIGTERM does; it answers before it is gone."""
         request = messages.DrainRequest(reason=reason, request_id=str(uuid4()), validate_only=validate_only)
         await self.connection.call(self._stub.Drain, request)
+
+    async def create_token(
+        self,
+        name: str,
+        roles: Sequence[str],
+        reason: str,
+        *,
+        tenants: Sequence[str] = (),
+        every_tenant: bool = False,
+        ttl: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> NewToken:
+        """Make a static token; its text is in this answer and nowhere else. A call whose answer was lost
+        leaves one that nobody can show: see `tokens`. Raises InvalidRequestError.
+        """
+        request = messages.CreateTokenRequest(
+            name=name,
+            roles=[token_words.role(role) for role in roles],
+            tenants=tenants,
+            every_tenant=every_tenant,
+            ttl=encode.duration("ttl", ttl),
+            reason=reason,
+            request_id=str(uuid4()),
+            validate_only=validate_only,
+        )
+        answer = await self.connection.call(self._stub.CreateToken, request)
+        return NewToken(token_words.token(answer.token), answer.text)
+
+    async def tokens(self, *, page_size: int = 0) -> AsyncIterator[Token]:
+        """Static tokens by id, revoked and expired ones too."""
+        request = messages.ListTokensRequest(page_size=page_size)
+        async for page in walk(self.connection, self._stub.ListTokens, request):
+            for found in page.tokens:
+                yield token_words.token(found)
+
+    async def revoke_token(self, token_id: str, reason: str, *, validate_only: bool = False) -> Token:
+        """Take a static token back. Raises NotFoundError."""
+        request = messages.RevokeTokenRequest(
+            token_id=token_id, reason=reason, request_id=str(uuid4()), validate_only=validate_only
+        )
+        return token_words.token((await self.connection.call(self._stub.RevokeToken, request)).token)
 
     async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Part]) -> AsyncGenerator[Part, None]:
         """The messages of a stream, its failure as a PurveyorError."""

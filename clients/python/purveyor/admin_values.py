@@ -222,3 +222,27 @@ class Quota:
     reason: str = ""
     principal: str = ""
     set_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A static token, without what its holder shows."""
+
+    token_id: str
+    name: str
+    roles: tuple[str, ...]
+    tenants: tuple[str, ...]
+    every_tenant: bool
+    create_time: datetime | None
+    creator: str
+    expire_time: datetime | None = None
+    use_time: datetime | None = None
+    revoke_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token that was made, and its text: a secret that is shown once. The repr leaves it out."""
+
+    token: Token
+    text: str = field(repr=False)

@@ -49,7 +49,9 @@ class Client(OpenedClient):
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
     `retry_for`, `outage_limit`: seconds; see `connection.Limits`. `tls`: True for the authorities of the
-    machine, False for a plain connection; None = PURVEYOR_TLS_*, else plain. Raises InvalidRequestError for a bad address.
+    machine, False for a plain connection; None = PURVEYOR_TLS_*, else plain.
+    `token`, `token_file`: who calls, sent over TLS, unix sockets and loopback alone; the file is read again when it changes;
+    without both PURVEYOR_TOKEN, else PURVEYOR_TOKEN_FILE. Raises InvalidRequestError for a bad address.
     """
 
     address: str
@@ -62,6 +64,8 @@ class Client(OpenedClient):
         *,
         tenant: str = "default",
         tls: Tls | bool | None = None,
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
         outage_limit: Seconds = 300.0,
@@ -71,7 +75,7 @@ class Client(OpenedClient):
             retry=encode.seconds("retry_for", retry_for) or 0.0,
             outage=encode.seconds("outage_limit", outage_limit) or 0.0,
         )
-        super().__init__(addresses.resolve(address), limits, tls)
+        super().__init__(addresses.resolve(address), limits, tls, token, token_file)
         self.tenant = tenant
         self._lookup = Lookup(self.catalog)
         self._outcomes = Outcomes(self)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from purveyor.errors import PurveyorError
     from purveyor.tls import Tls
+    from purveyor.tokens import TokenSource
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -66,12 +67,12 @@ class Limits(NamedTuple):
 class Connection:
     """A channel with its retry rules. Make it inside the event loop that uses it; `close()` ends it."""
 
-    def __init__(self, address: str, limits: Limits, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, limits: Limits, tls: Tls | None = None, token: TokenSource | None = None) -> None:
         self.address = address
         self.limits = limits
         self.backoff = Backoff()
         self.closed = False
-        self._channels = Channels(address, tls, channel_options())
+        self._channels = Channels(address, tls, channel_options(), token)
         self._stub_of = self._channels.current()
         self._stub = BrokerServiceStub(self._stub_of)
 
@@ -90,11 +91,11 @@ class Connection:
 
     @property
     def renewals(self) -> int:
-        """How often the files of TLS have changed."""
+        """How often the files of TLS, or of the token, have changed."""
         return self._channels.renewals
 
     def has_newer_files(self, failure: PurveyorError, renewals: int) -> bool:
-        """Whether a call that began at `renewals` failed for want of a good certificate, and there are other files now."""
+        """Whether a call that began at `renewals` failed for want of a good certificate or token, and there are other files now."""
         wants = failure.code == "UNAUTHENTICATED" or failure.transport_reason == TransportReason.TLS_FAILED
         return wants and self._channels.newer_than(renewals)
 

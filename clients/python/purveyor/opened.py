@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from purveyor import tokens
 from purveyor.connection import Connection
 from purveyor.tls import choose
 
 if TYPE_CHECKING:
+    from os import PathLike
     from types import TracebackType
 
     from purveyor.connection import Limits
@@ -22,16 +24,24 @@ class OpenedClient:
 
     _opening: ClassVar[str]  # how it is opened, for whoever forgot to
 
-    def __init__(self, address: str, limits: Limits, tls: Tls | bool | None) -> None:  # noqa: FBT001 - see `tls.choose`
+    def __init__(
+        self,
+        address: str,
+        limits: Limits,
+        tls: Tls | bool | None,  # noqa: FBT001 - see `tls.choose`
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
+    ) -> None:
         self.address = address
         self._limits = limits
         self._tls = choose(tls, address)
+        self._token = tokens.choose(token, token_file, address, secure=self._tls is not None)
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:
             raise RuntimeError("the client is open already")
-        self._connection = Connection(self.address, self._limits, self._tls)
+        self._connection = Connection(self.address, self._limits, self._tls, self._token)
         return self
 
     async def __aexit__(

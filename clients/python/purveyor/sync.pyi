@@ -17,9 +17,11 @@ from purveyor.admin_values import (
     Freeze,
     Key,
     KeyRotation,
+    NewToken,
     Purged,
     Quota,
     Recovery,
+    Token,
 )
 from purveyor.blocking import BlockingIterator
 from purveyor.credentials import Credentials
@@ -75,7 +77,9 @@ class SyncClient:
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
     `retry_for`, `outage_limit`: seconds; see `connection.Limits`. `tls`: True for the authorities of the
-    machine, False for a plain connection; None = PURVEYOR_TLS_*, else plain. Raises InvalidRequestError for a bad address."""
+    machine, False for a plain connection; None = PURVEYOR_TLS_*, else plain.
+    `token`, `token_file`: who calls, sent over TLS, unix sockets and loopback alone; the file is read again when it changes;
+    without both PURVEYOR_TOKEN, else PURVEYOR_TOKEN_FILE. Raises InvalidRequestError for a bad address."""
     @property
     def address(self) -> str: ...
     @property
@@ -86,6 +90,8 @@ class SyncClient:
         *,
         tenant: str = "default",
         tls: Tls | bool | None = None,
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
         outage_limit: Seconds = 300.0,
@@ -227,8 +233,8 @@ class SyncClient:
 class SyncAdminClient:
     """`with SyncAdminClient("unix:/path/admin.sock") as admin:`
 
-    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`: as
-    for `Client`."""
+    `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,
+    `token`, `token_file`: as for `Client`."""
     @property
     def address(self) -> str: ...
     def __init__(
@@ -236,6 +242,8 @@ class SyncAdminClient:
         address: str | None = None,
         *,
         tls: Tls | bool | None = None,
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
         timeout: Seconds = 30.0,
         retry_for: Seconds = 15.0,
     ) -> None: ...
@@ -309,6 +317,23 @@ class SyncAdminClient:
         """Take back what was set: what holds now, and whether there was anything."""
     def drain(self, reason: str, *, validate_only: bool = False) -> None:
         """Stop the broker as SIGTERM does; it answers before it is gone."""
+    def create_token(
+        self,
+        name: str,
+        roles: Sequence[str],
+        reason: str,
+        *,
+        tenants: Sequence[str] = (),
+        every_tenant: bool = False,
+        ttl: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> NewToken:
+        """Make a static token; its text is in this answer and nowhere else. A call whose answer was lost
+        leaves one that nobody can show: see `tokens`. Raises InvalidRequestError."""
+    def tokens(self, *, page_size: int = 0) -> BlockingIterator[Token]:
+        """Static tokens by id, revoked and expired ones too."""
+    def revoke_token(self, token_id: str, reason: str, *, validate_only: bool = False) -> Token:
+        """Take a static token back. Raises NotFoundError."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

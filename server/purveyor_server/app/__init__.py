@@ -21,12 +21,14 @@ with without_collecting(), without_rich():
     )
     from purveyor_server.app.dev_certs import dev_certs_command
     from purveyor_server.app.refusals import Exit, StartRefusedError
+    from purveyor_server.app.tokens import create_token_command
 
 __all__ = [
     "Exit",
     "StartRefusedError",
     "audit_keys_command",
     "check_command",
+    "create_token_command",
     "dev_certs_command",
     "new_key_command",
     "new_provider_command",

@@ -19,8 +19,9 @@ from purveyor.cli import (
     reading,
     securing,
     serving,
+    tokens,
 )
-from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, tls_of
+from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, TokenFile, tls_of
 from purveyor.cli.session import AsJson, ContextName, Globals
 
 EPILOG = (
@@ -74,13 +75,15 @@ def options(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
     tls_server_name: TlsServerName = None,
+    token_file: TokenFile = None,
     json: AsJson = False,  # noqa: FBT002 - a flag of the command line
     version: Annotated[  # noqa: ARG001, FBT002 - a flag with its own callback
         bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Order a database, bind to it, watch the work, give it back."""
-    ctx.obj = Globals(address, tenant, json, context, tls_of(tls_ca, tls_certificate, tls_key, tls_server_name))
+    tls = tls_of(tls_ca, tls_certificate, tls_key, tls_server_name)
+    ctx.obj = Globals(address, tenant, json, context, tls, token_file)
 
 
 reading.add(app)
@@ -90,6 +93,7 @@ operating.add(app)
 keys.add(app)
 quotas.add(app)
 auditing.add(app)
+tokens.add(app)
 placing.add(app)
 serving.add(app)
 securing.add(app)

@@ -103,9 +103,16 @@ async def _asked(ctx: typer.Context, ask: Callable[[Client], Awaitable[list[str]
 
     tls = Tls.of({key: _typed(ctx, f"tls_{key}") or "" for key in contexts.TLS_KEYS})
     address, tenant, context = (_typed(ctx, name) for name in ("address", "tenant", "context"))
-    place = contexts.choose(address, tenant, context, tls)
+    place = contexts.choose(address, tenant, context, tls, _typed(ctx, "token_file"))
     async with asyncio.timeout(ANSWER_SECONDS):
-        made = Client(place.address, tenant=place.tenant, tls=place.tls, timeout=ANSWER_SECONDS, retry_for=0)
+        made = Client(
+            place.address,
+            tenant=place.tenant,
+            tls=place.tls,
+            token_file=place.token_file,
+            timeout=ANSWER_SECONDS,
+            retry_for=0,
+        )
         async with made as client:
             return await ask(client)
 

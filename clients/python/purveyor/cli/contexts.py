@@ -1,7 +1,7 @@
 """Contexts: brokers by name, as `kubectl` has them, in `~/.config/purveyor/contexts.toml` (or under XDG_CONFIG_HOME).
 
 Guarantee: the file is written whole or not at all, readable by its owner alone, under a lock, so that two commands at once
-lose nothing. A context's tenant, admin address and TLS go with its address: an address from elsewhere takes none of them, and an
+lose nothing. A context's tenant, admin address, TLS and token file go with its address: an address from elsewhere takes none of them, and an
 operator's command never falls back from a context to another broker's admin listener.
 Limit: comments that somebody wrote into the file are lost with the next change.
 """
@@ -43,6 +43,7 @@ class Place(NamedTuple):
     admin: str | None = None
     context: str = ""
     tls: Tls | bool | None = None  # None: as the environment says
+    token_file: str | None = None  # as above
 
 
 NOWHERE = Place(None, DEFAULT_TENANT)  # what needs no broker
@@ -56,6 +57,7 @@ class Entry:
     tenant: str = ""
     admin: str = ""
     tls: Tls | None = None
+    token_file: str = ""
 
 
 @dataclass
@@ -79,21 +81,30 @@ def path() -> Path:
     return Path(home) / "purveyor" / "contexts.toml"
 
 
-def choose(address: str | None, tenant: str | None, context: str | None, tls: Tls | None = None) -> Place:
+def choose(
+    address: str | None, tenant: str | None, context: str | None, tls: Tls | None = None, token_file: str | None = None
+) -> Place:
     """The first of: an address (option or variable), a context by name (option, then variable), the current context.
 
     Raises NotFoundError for a context that is not there, InvalidRequestError for a file that cannot be used.
     """
     if address:
-        return Place(address, tenant or DEFAULT_TENANT, tls=tls)
+        return Place(address, tenant or DEFAULT_TENANT, tls=tls, token_file=token_file)
     name = context or os.environ.get(CONTEXT_VARIABLE, "")
     known = load()
     name = name or known.current
     if not name:
-        return Place(None, tenant or DEFAULT_TENANT, tls=tls)
+        return Place(None, tenant or DEFAULT_TENANT, tls=tls, token_file=token_file)
     entry = known.get(name)
     used = tls or entry.tls or False
-    return Place(entry.address, tenant or entry.tenant or DEFAULT_TENANT, entry.admin or None, name, used)
+    return Place(
+        entry.address,
+        tenant or entry.tenant or DEFAULT_TENANT,
+        entry.admin or None,
+        name,
+        used,
+        token_file or entry.token_file or None,
+    )
 
 
 def admin_address(given: str | None, place: Place) -> str | None:
@@ -115,6 +126,11 @@ def admin_tls(given: str | None, place: Place) -> Tls | bool | None:
     return False if (place.admin or "").startswith("unix:") else place.tls
 
 
+def admin_token(given: str | None, place: Place) -> str | None:
+    """The token file of operators' commands: a context's goes for its own admin address alone."""
+    return None if place.context and given else place.token_file
+
+
 def load() -> Contexts:
     """The contexts; none without a file. Raises InvalidRequestError, naming file and key."""
     try:
@@ -134,11 +150,11 @@ def _entry(name: str, table: Any) -> Entry:
     if not isinstance(table, dict) or not isinstance(table.get("address"), str):
         raise _refused(f"{path()}: contexts.{name}", "needs an address")
     tls = {key: f"tls_{key}" for key in TLS_KEYS}
-    for key in ("tenant", "admin", *tls.values()):
+    for key in ("tenant", "admin", "token_file", *tls.values()):
         if not isinstance(table.get(key, ""), str):
             raise _refused(f"{path()}: contexts.{name}.{key}", "is not text")
     used = Tls.of({key: table.get(name, "") for key, name in tls.items()})
-    return Entry(table["address"], table.get("tenant", ""), table.get("admin", ""), used)
+    return Entry(table["address"], table.get("tenant", ""), table.get("admin", ""), used, table.get("token_file", ""))
 
 
 @contextmanager
@@ -191,6 +207,7 @@ def _toml(known: Contexts) -> str:
         lines += ["", f"[contexts.{_quoted(name)}]", f"address = {_quoted(entry.address)}"]
         lines += [f"tenant = {_quoted(entry.tenant)}"] if entry.tenant else []
         lines += [f"admin = {_quoted(entry.admin)}"] if entry.admin else []
+        lines += [f"token_file = {_quoted(entry.token_file)}"] if entry.token_file else []
         lines += [f"tls_{key} = {_quoted(value)}" for key, value in tls_values(entry.tls).items() if value]
     return "\n".join(lines) + "\n"
 
@@ -215,7 +232,14 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def checked(name: str, address: str, tenant: str, admin: str = "", tls: Tls | None = None) -> Entry:
+def absolute(file: str) -> str:
+    """A file as every later command finds it; empty stays empty."""
+    return str(Path(file).expanduser().absolute()) if file else ""
+
+
+def checked(
+    name: str, address: str, tenant: str, admin: str = "", tls: Tls | None = None, token_file: str = ""
+) -> Entry:
     """A context that can be stored. Raises InvalidRequestError, naming the part."""
     if not NAME.fullmatch(name):
         raise _refused("name", f"{name!r} is not 1 to 63 letters, digits, '.', '_', '-', a letter or digit first")
@@ -223,7 +247,9 @@ def checked(name: str, address: str, tenant: str, admin: str = "", tls: Tls | No
         raise _refused("tenant", f"{tenant!r} is not 1 to 63 of a-z, 0-9 and '-', a letter or digit at both ends")
     if not address or not address.isprintable():
         raise _refused("address", "is required: unix:/path or host:port")
-    return Entry(addresses.resolve(address), tenant, addresses.resolve_admin(admin) if admin else "", tls)
+    return Entry(
+        addresses.resolve(address), tenant, addresses.resolve_admin(admin) if admin else "", tls, absolute(token_file)
+    )
 
 
 def _refused(what: str, description: str) -> InvalidRequestError:

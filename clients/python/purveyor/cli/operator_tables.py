@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Key,
         Purged,
         Quota,
+        Token,
     )
 
 MIB = 1024 * 1024
@@ -163,3 +164,22 @@ def quotas(found: Sequence[Quota]) -> Table:
 
 def _of(used: int, limit: int | None) -> str:
     return str(used) if limit is None else f"{used} of {limit}"
+
+
+def tokens(found: Sequence[Token]) -> Table:
+    """One row per static token."""
+    return table(
+        ("ID", "NAME", "ROLES", "TENANTS", "MADE", "LAST USED", "ENDS"),
+        (
+            (
+                token.token_id,
+                token.name,
+                ",".join(token.roles),
+                "*" if token.every_tenant else ",".join(token.tenants),
+                when(token.create_time),
+                when(token.use_time) if token.use_time else "-",
+                f"REVOKED {when(token.revoke_time)}" if token.revoke_time else when(token.expire_time) or "never",
+            )
+            for token in found
+        ),
+    )

@@ -9,7 +9,7 @@ import typer
 
 from purveyor.cli import completing, contexts
 from purveyor.cli.running import execute
-from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName
+from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, TokenFile
 from purveyor.cli.session import AsJson, Globals, Session
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def set_one(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
     tls_server_name: TlsServerName = None,
+    token_file: TokenFile = None,
     json: AsJson = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Make or change a context; what is not given stays, what is given empty goes. The first one becomes the current one."""
@@ -116,7 +117,8 @@ def set_one(
             old = known.entries.get(name, contexts.Entry(""))
             tenant_kept, admin_kept = old.tenant if tenant is None else tenant, old.admin if admin is None else admin
             tls = contexts.changed_tls(old.tls, given)
-            entry = contexts.checked(name, address or old.address, tenant_kept, admin_kept, tls)
+            token = old.token_file if token_file is None else token_file
+            entry = contexts.checked(name, address or old.address, tenant_kept, admin_kept, tls, token)
             known.current = known.current or name
             known.entries[name] = entry
             current = known.current

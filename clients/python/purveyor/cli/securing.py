@@ -43,6 +43,17 @@ TlsServerName = Annotated[
 ]
 
 
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="Holds the token that says who calls. [env var: PURVEYOR_TOKEN_FILE, PURVEYOR_TOKEN]",
+        show_default=False,
+    ),
+]
+
+
 def tls_of(ca: str | None, certificate: str | None, key: str | None, server_name: str | None) -> Tls | None:
     """What the options say; None without any."""
     given = {"ca": ca, "certificate": certificate, "key": key, "server_name": server_name}

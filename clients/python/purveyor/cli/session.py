@@ -63,6 +63,7 @@ class Globals:
     json: bool = False
     context: str | None = None
     tls: Tls | None = None
+    token_file: str | None = None
 
 
 @dataclass
@@ -88,7 +89,10 @@ class Session:
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a restarting broker is shown by us, not by gRPC's own log
         from purveyor.client import Client  # noqa: PLC0415 - gRPC is loaded by commands that call, not by --help
 
-        return Client(self.address, tenant=self.tenant, tls=self.place.tls, retry_for=RETRY_SECONDS)
+        place = self.place
+        return Client(
+            self.address, tenant=self.tenant, tls=place.tls, token_file=place.token_file, retry_for=RETRY_SECONDS
+        )
 
     def admin_client(self, address: str | None, retry_for: float = RETRY_SECONDS) -> AdminClient:
         """The same for operators: `address`, else the context's. Raises InvalidRequestError when the context has none."""
@@ -96,7 +100,8 @@ class Session:
         from purveyor.admin import AdminClient  # noqa: PLC0415 - as above
 
         tls = contexts.admin_tls(address, self.place)
-        return AdminClient(contexts.admin_address(address, self.place), tls=tls, retry_for=retry_for)
+        found = contexts.admin_address(address, self.place)
+        return AdminClient(found, tls=tls, token_file=contexts.admin_token(address, self.place), retry_for=retry_for)
 
     def emit(self, value: Any, shown: RenderableType | Callable[[], RenderableType]) -> None:
         """The result: `value` as JSON, or `shown` for people."""
@@ -186,7 +191,7 @@ def _session(ctx: typer.Context, arguments: dict[str, Any]) -> Session:
     )
     json = arguments.pop("json") or given.json
     try:
-        place = contexts.choose(address, tenant, context, given.tls)
+        place = contexts.choose(address, tenant, context, given.tls, given.token_file)
     except PurveyorError as error:
         raise typer.Exit(report(Session(None, "", json), error, code_of(error))) from error
     session = Session(place.address, place.tenant, json, place=place)
