@@ -25,8 +25,10 @@ from purveyor_server.domain.names import check_id, check_request_id, check_tenan
 from purveyor_server.lifecycle.paging import Question, read_token, write_token
 from purveyor_server.lifecycle.places import Place, Places
 from purveyor_server.security import keytext
+from purveyor_server.security.identity.keysets import parse_key_set
 from purveyor_server.security.keytext import KeyFileError
 from purveyor_server.watch.events import EVERY_KIND, Wanted
+from tests.fuzz import credentials
 from tests.fuzz.strings import texts
 
 KEY = b"k" * 32
@@ -62,6 +64,11 @@ TARGETS = (
         (PLACES.write(Place(12)), PLACES.write(Place(7, EventKind.BINDING, "uid"))),
         exact=True,
     ),
+    Target("bearer token", credentials.bearer, credentials.REFUSED, credentials.GENUINE, exact=True),
+    Target("claim", credentials.claim, credentials.REFUSED, ('["a", "b"]', '{"b": "c"}')),
+    Target("key set", parse_key_set, credentials.KEY_ERRORS, (credentials.KEYS,), bytes=True),
+    Target("address of keys", credentials.url, credentials.URL_ERRORS, credentials.GENUINE_URLS),
+    Target("name in a certificate", credentials.certificate, credentials.REFUSED, ("ann",)),
     Target("tenant", check_tenant, (PurveyorError,), ("acme",)),
     Target("id", lambda text: check_id(text, "instance_id"), (PurveyorError,), ("orders",)),
     Target("request id", check_request_id, (PurveyorError,), ("r-1",)),
