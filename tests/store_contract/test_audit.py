@@ -86,6 +86,18 @@ async def test_the_chain_goes_on_over_openings_and_keys(chained: Store, open_sto
     assert judge.findings == []
 
 
+async def test_nothing_is_recorded_without_the_keys_of_a_chain_that_has_begun(
+    chained: Store, open_store: OpenStore
+) -> None:
+    await chained.close()
+    store = await open_store()
+    with pytest.raises(RuntimeError, match="open_chain"):
+        await store.note(record("a"))
+    assert await store.open_chain(KEYS, {}) == ""
+    await store.note(record("b"))
+    assert (await verified(store)).checked == 1
+
+
 async def test_records_of_the_time_before_the_chain_stay_and_are_marked(open_store: OpenStore) -> None:
     store = await open_store()
     await store.note(record("old"), record("older"))

@@ -3,7 +3,8 @@
 Guarantee: numbers are dense and chain values follow the order of commits: both are given last in a transaction, to the
 records of the commands that survived. A store that is opened with a chain that does not end as its head says keeps a gap
 in the numbers and a record that tells of it, for as long as records are kept.
-Limit: a store whose chain was never begun (`begin`) writes records without chain values.
+Limit: a store whose chain was never begun writes records without chain values; one whose chain was refuses them until it
+has its keys.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ KEPT_CUTS = 1000
 
 
 class Tail(NamedTuple):
-    """Where the next record goes: behind `number`, whose chain value is `chain`; the chain began behind `began`."""
+    """Where the next record goes: behind `number`, whose chain value is `chain`; the chain began behind `began`, if it has
+    `begun`."""
 
     number: int = 0
     chain: bytes = START
     began: int = 0
+    begun: bool = False
 
 
 def append(connection: sqlite3.Connection, tail: Tail, keys: ChainKeys | None, records: Sequence[AuditRecord]) -> Tail:
@@ -55,7 +58,7 @@ def append(connection: sqlite3.Connection, tail: Tail, keys: ChainKeys | None, r
             chain = auditchain.link(keys.newest, keys.primary, chain, number, body)
             put.append((number, rows.micros(record.at), body, keys.primary, chain))
     connection.executemany(_PUT, put)
-    after = Tail(number, chain, tail.began)
+    after = tail._replace(number=number, chain=chain)
     if keys is not None:
         put_head(connection, keys, after)
     return after
@@ -91,7 +94,7 @@ def read_tail(connection: sqlite3.Connection) -> Tail:
     found = read_marks(connection)
     if found.head is None:
         return Tail(found.newest)
-    return Tail(max(found.newest, found.head.number), found.head.chain, found.head.began)
+    return Tail(max(found.newest, found.head.number), found.head.chain, found.head.began, begun=True)
 
 
 def trouble(connection: sqlite3.Connection, keys: ChainKeys) -> str:

@@ -63,13 +63,13 @@ def open_chain(transaction: Transaction, keys: ChainKeys, minted: Mapping[str, b
         for name, value in minted.items():
             transaction.execute(_PUT_META, (name, value))
     if chaining.read_marks(transaction.connection).head is None and minted:
-        transaction.tail = chaining.Tail(transaction.tail.number, began=transaction.tail.number)
+        transaction.tail = chaining.Tail(transaction.tail.number, began=transaction.tail.number, begun=True)
         chaining.put_head(transaction.connection, keys, transaction.tail)
         why = ""
     else:
         why = chaining.trouble(transaction.connection, keys) if before is None else ""
     if why:
-        transaction.tail = transaction.tail._replace(number=transaction.tail.number + 1)
+        transaction.tail = transaction.tail._replace(number=transaction.tail.number + 1, begun=True)
         transaction.put_audit(chaining.broken(transaction.now, why))
     _put_pending(transaction)
     return why

@@ -263,6 +263,8 @@ class Transaction:
 
     def put_audit(self, *records: AuditRecord) -> None:
         """Append audit records; their rows are written last, in `seal`."""
+        if self.keys is None and self.tail.begun:
+            raise RuntimeError("audit records of this store are chained: `open_chain` comes first")
         if self._saved is None:
             self._open_savepoint()
         self._audit += records
