@@ -53,7 +53,7 @@ def test_a_broker_and_a_client_work_by_what_is_printed(tmp_path: Path, monkeypat
             f"--tls-{kind}={tmp_path / 'my certs' / f'client-app.{end}'}"
             for kind, end in (("certificate", "pem"), ("key", "key"))
         ]
-        run(f"--tls-ca={tmp_path / 'my certs' / 'ca.pem'}", *pair, "--address", address, "catalog")
+        run(f"--tls-ca={tmp_path / 'my certs' / 'ca.pem'}", *pair, "--address", address, "--tenant", "app", "catalog")
 
 
 def test_keys_are_closed_and_everything_passes_the_servers_own_checks(tmp_path: Path) -> None:

@@ -15,6 +15,13 @@ from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.clock import SystemClock
 
 EXAMPLE_PORT = 7443
+# The default URI of a client names its tenant.
+RULE = """
+[[identity.certificates]]
+spiffe = "spiffe://purveyor.local/tenant/{tenant}"
+roles = ["VIEWER", "CONSUMER"]
+tenants = ["{tenant}"]
+"""
 
 
 def dev_certs_command(
@@ -47,7 +54,7 @@ def dev_certs_command(
 def _settings(folder: Path) -> str:
     keys = {"certificate": "server.pem", "key": "server.key", "client_ca": "ca.pem", "crl": "crl.pem"}
     lines = "".join(f"{key} = {json.dumps(str(folder / name), ensure_ascii=False)}\n" for key, name in keys.items())
-    return f'# for the settings of the broker\n[[listen.tls]]\naddress = "127.0.0.1:{EXAMPLE_PORT}"\n{lines}'
+    return f'# for the settings of the broker\n[[listen.tls]]\naddress = "127.0.0.1:{EXAMPLE_PORT}"\n{lines}{RULE}'
 
 
 def _command(folder: Path, name: str) -> str:
@@ -55,6 +62,6 @@ def _command(folder: Path, name: str) -> str:
     options = " ".join(f"{option} {shlex.quote(str(folder / file))}" for option, file in files.items())
     return (
         f"\n# for the client {name}\n"
-        f"purveyor context set {name} --address localhost:{EXAMPLE_PORT} {options}\n"
+        f"purveyor context set {name} --address localhost:{EXAMPLE_PORT} --tenant {name} {options}\n"
         f"purveyor --context {name} catalog\n"
     )
