@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from purveyor_server.domain.errors import PurveyorError as Refusal
 from purveyor_server.domain.errors import Reason
 from purveyor_server.domain.model import Identity
 from purveyor_server.lifecycle.recording import on_behalf
+from purveyor_server.monitor.metrics import Metrics, Sizes
 from purveyor_server.rpc import RpcServer, broker_service
 from purveyor_server.security.keyring import AUDIT, chain_keys
 from tests.rpc.failures import failure_of
@@ -139,7 +141,7 @@ async def test_filters_pages_and_bad_ones(client: purveyor.Client, admin: AdminC
 
 
 async def test_control_a_change_under_a_serving_broker_is_found(
-    client: purveyor.Client, admin: AdminClient, folder: Path
+    client: purveyor.Client, admin: AdminClient, broker: Whole, folder: Path
 ) -> None:
     await life(client)
     kept = (await verified(admin)).last
@@ -157,6 +159,9 @@ async def test_control_a_change_under_a_serving_broker_is_found(
     assert [(f.fault, f.first_number, f.last_number) for f in found.findings] == [
         ("CHANGED", 2, 2), ("MISSING", 4, 4),
     ]  # fmt: skip
+    metrics = (await Metrics(Sizes(int, dict)).text(broker.admin_parts)).decode()
+    assert "purveyor_audit_faults 2.0" in metrics
+    assert re.search(r"purveyor_audit_verified_timestamp_seconds 1\.\d+e\+09", metrics)
     wrong = AuditAnchor(number=kept.number, chain="00" * 32)
     assert "ANCHOR" in {finding.fault for finding in (await verified(admin, (wrong,))).findings}
 

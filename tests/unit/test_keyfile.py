@@ -25,6 +25,7 @@ class Meta:
     def __init__(self, store_id: str = "store-1") -> None:
         self.store_id = store_id
         self.values: dict[str, bytes] = {}
+        self.trouble = ""
 
     async def metas(self, prefix: str) -> dict[str, bytes]:
         return {name: value for name, value in self.values.items() if name.startswith(prefix)}
@@ -35,7 +36,7 @@ class Meta:
     async def open_chain(self, keys: ChainKeys, minted: Mapping[str, bytes]) -> str:
         assert keys.newest
         self.values.update(minted)
-        return ""
+        return self.trouble
 
 
 async def unlock(store: Meta, path: Path) -> Keyring:
@@ -204,6 +205,13 @@ async def test_a_store_that_an_earlier_program_sealed_opens(path: Path) -> None:
 
     assert (ring.digest_key, ring.page_key) == (b"d" * 32, b"p" * 32)
     assert sorted(store.values) == ["key.audit.1", "key.check", "key.digest", "key.page"]
+
+
+async def test_a_chain_of_audit_records_that_does_not_fit_is_known_and_does_not_stop_the_start(path: Path) -> None:
+    store = Meta()
+    assert (await unlock(store, path)).chain_trouble == ""
+    store.trouble = "there is no head"
+    assert (await unlock(store, path)).chain_trouble == "there is no head"
 
 
 async def test_a_label_that_is_lost_is_named_with_its_source(path: Path) -> None:

@@ -118,6 +118,7 @@ class Metrics:
             if now - self._read_at >= FRESH_SECONDS:
                 report = await gather(parts)
                 self._gauges.fill(report, self._sizes)
+                self._gauges.faults.set(parts.verified.faults or bool(parts.keys.chain_trouble))
                 if parts.verified.at is not None:
                     self._gauges.verified.set(parts.verified.at.timestamp())
                 self._text = generate_latest(self.registry)
@@ -171,6 +172,7 @@ class _Gauges:
         self.event_ring = gauge("event_ring_bytes", "Size of the events in memory.")
         self.head = gauge("log_head_revision", "Newest revision of the event log.")
         self.earliest = gauge("log_earliest_revision", "Earliest revision that is kept.")
+        self.faults = gauge("audit_faults", "What the last verification found, else 1 when the start found one.")
         self.verified = gauge(
             "audit_verified_timestamp_seconds", "When a verification last found no fault; 0 for never."
         )

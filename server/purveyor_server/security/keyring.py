@@ -57,6 +57,7 @@ class Keyring(msgspec.Struct, frozen=True):
     page_key: bytes
     source: KeySource
     older: tuple[str, ...] = ()  # labels that seal something in the store besides the one that seals now
+    chain_trouble: str = ""  # why the chain of audit records did not fit at this start
 
     def __repr__(self) -> str:
         return f"Keyring({self.sealer!r})"
@@ -69,9 +70,10 @@ async def unlock(store: MetaStore, source: KeySource) -> Keyring:
     prove(source, keys, store.store_id, values)
     sealer = Sealer(keys)
     await vouch(store, sealer, source)
-    await _open_chain(store, sealer, source)
+    trouble = await _open_chain(store, sealer, source)
     older = sorted({label_of(value) for value in checks_in(values).values()} - {sealer.primary})
-    return Keyring(sealer, await _kept(store, sealer, DIGEST), await _kept(store, sealer, PAGE), source, tuple(older))
+    digest_key, page_key = await _kept(store, sealer, DIGEST), await _kept(store, sealer, PAGE)
+    return Keyring(sealer, digest_key, page_key, source, tuple(older), trouble)
 
 
 def checks_in(values: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -125,8 +127,8 @@ async def _kept(store: MetaStore, sealer: Sealer, name: str) -> bytes:
         raise KeyFileError(KeyTrouble.MISMATCH, f"the stored {name} cannot be opened: {failure}") from None
 
 
-async def _open_chain(store: MetaStore, sealer: Sealer, source: KeySource) -> None:
-    """Let the store chain its audit records; a chain that does not fit is logged, and recorded by the store."""
+async def _open_chain(store: MetaStore, sealer: Sealer, source: KeySource) -> str:
+    """Let the store chain its audit records; a chain that does not fit is logged, and recorded by the store. Returns why."""
     values = await store.metas(AUDIT)
     minted = {} if values else _minted(store, sealer, 1)
     try:
@@ -138,6 +140,7 @@ async def _open_chain(store: MetaStore, sealer: Sealer, source: KeySource) -> No
     why = await store.open_chain(keys, minted)
     if why:
         _log.error("the chain of audit records is broken: verify it", why=why)
+    return why
 
 
 async def renew_chain(store: MetaStore, sealer: Sealer) -> None:

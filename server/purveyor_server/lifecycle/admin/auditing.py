@@ -70,6 +70,7 @@ async def verify(parts: AdminParts, caller: Caller, anchors: Mapping[int, bytes]
                 break
             marks = later  # what came meanwhile
     judge.end(marks)
+    parts.verified.faults = judge.faults
     if not judge.faults:
         parts.verified.at = parts.clock.now()
     else:

@@ -160,9 +160,10 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Verified:
-    """When a verification last found nothing wrong."""
+    """When a verification last found nothing wrong, and how much the last one found."""
 
     at: datetime | None = None
+    faults: int = 0
 
 
 class BackupFile(msgspec.Struct, frozen=True):
