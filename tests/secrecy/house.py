@@ -71,8 +71,9 @@ class House:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gossip\nVersion: 1\n")
         (info / "entry_points.txt").write_text("[purveyor.providers]\ngossip = tests.secrecy.keeper:GossipProvider\n")
 
-    def client(self) -> purveyor.Client:
-        return purveyor.Client(f"unix:{self.data}/broker.sock", tenant=TENANT, timeout=SECONDS, retry_for=SECONDS)
+    def client(self, token: str | None = None) -> purveyor.Client:
+        address = f"unix:{self.data}/broker.sock"
+        return purveyor.Client(address, tenant=TENANT, token=token, timeout=SECONDS, retry_for=SECONDS)
 
     def admin(self) -> AdminClient:
         return AdminClient(f"unix:{self.data}/admin.sock", timeout=SECONDS, retry_for=SECONDS)

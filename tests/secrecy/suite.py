@@ -25,7 +25,7 @@ from purveyor.errors import PurveyorError
 from purveyor.values import Event
 from purveyor_server.security.keyring import DIGEST, PAGE
 from purveyor_server.security.sealing import Sealer
-from tests.secrecy.house import SECONDS, House
+from tests.secrecy.house import SECONDS, TENANT, House
 from tests.secrecy.places import Leak, forms, search
 
 SECRET_NAMES = ("password", "uri", "jdbc_uri", "jdbcUrl", "jdbc_url")
@@ -85,6 +85,7 @@ class Suite:
         async with house.serving(signal.SIGKILL), house.client() as client:
             self._say("first life: provision, update, bind, fail; killed")
             await self._order(house, client)
+            await self._show_token(house)
             await self._look(house, client, "backup-1.db")
             self._collect(house)
         await asyncio.to_thread(self._fill, house)
@@ -131,6 +132,20 @@ class Suite:
                 bind = client.bind(instance_id, binding_id=f"b{number}", parameters=sent, wait=30)
                 bound = await self._told(house, _result(bind))
                 self._keep_credentials(house, f"{instance_id}.b{number}", bound)
+
+    async def _show_token(self, house: House) -> None:
+        """Make a token; show it, a damaged one, and it once more when it was taken back."""
+        async with house.admin() as admin:
+            made = await admin.create_token("ci", ["viewer"], "to be shown", tenants=[TENANT])
+            house.keep("static token", made.text.rpartition("_")[2][:43])
+            house.tell("answers", repr(made))
+            for shown in (made.text, made.text[:-1]):
+                async with house.client(shown) as client:
+                    await self._told(house, client.catalog())
+            await self._told(house, admin.revoke_token(made.token.token_id, "shown"))
+            async with house.client(made.text) as client:
+                self._expect(await self._told(house, client.catalog()) is None, "a token that was taken back")
+            house.tell("answers", text([token async for token in admin.tokens()]))
 
     def _keep_credentials(self, house: House, name: str, bound: Any) -> None:
         if bound is None:
