@@ -65,6 +65,30 @@ async def test_a_token_of_an_issuer_is_its_subject_with_its_roles_in_its_tenants
     assert seen.expires_at == place.clock.now() + timedelta(seconds=330)
 
 
+async def test_claims_mean_what_the_configuration_says(folder: Path, door: ScriptedDoor) -> None:
+    issuer = replace(
+        MAIN,
+        subject_claim="https://example.org/uid",
+        tenants_claim="org.team",
+        roles_claim="groups",
+        role_names={"dev": frozenset({"CONSUMER"}), "sre": frozenset({"CONSUMER", "CREDENTIALS_READER"})},
+        roles=frozenset({"VIEWER"}),
+    )
+    claims: Any = {"https://example.org/uid": "u1", "org": {"team": "t"}, "tenants": ["u"]}
+    place = Place(folder, door, issuer=issuer)
+    async with place.serving(), place.stub() as stub:
+        for groups in (["dev", "sre", "ADMIN"], "ADMIN", None):
+            await stub.GetInstance(GET, metadata=shows(place.mint.token(**claims, groups=groups)))
+
+    assert {principal.subject for principal in place.seen} == {"main:u1"}
+    assert [principal.roles_in("t") for principal in place.seen] == [
+        {"VIEWER", "CONSUMER", "CREDENTIALS_READER"},
+        {"VIEWER"},
+        {"VIEWER"},
+    ]
+    assert not any(principal.roles_in("u") for principal in place.seen)
+
+
 async def test_a_static_token_is_its_name(place: Place, stub: Stub) -> None:
     text, token_id = place.tokens.add("ci", ["OPERATOR"], None)
 

@@ -44,6 +44,10 @@ def problems(tmp_path: Path, text: str) -> str:
         ('[identity]\nlocal = "some"', "identity.local"),
         ('[identity]\nrecheck = "2m"', "identity.recheck: must be at most 50s"),
         ("[[identity.issuers]]\n" + ISSUER, "needs exactly one of keys_file and keys_url"),
+        *(
+            (f'[[identity.issuers]]\nname = "{taken}"\nissuer = "i"\naudience = ["a"]\nkeys_file = "x"', "choose another name")
+            for taken in ("token", "certificate", "spiffe", "local")
+        ),
         ("[[identity.issuers]]\n" + ISSUER + 'keys_file = "x"\nalgorithms = ["HS256"]', "HS256 cannot be used"),
         ("[[identity.issuers]]\n" + ISSUER + 'keys_file = "x"\nalgorithms = ["none"]', "none cannot be used"),
         ("[[identity.issuers]]\n" + ISSUER + 'keys_file = "x"\nskew = "10m"', "identity.issuers[0].skew: must be at most 5m"),

@@ -23,6 +23,8 @@ from purveyor_server.security.identity.webtokens import SIGNED_BY_PUBLIC_KEYS, I
 
 EVERY = "*"
 MAX_RECHECK, MAX_SKEW = timedelta(seconds=50), timedelta(minutes=5)
+# What subjects of other means begin with: an issuer of such a name could name their holders.
+RESERVED = frozenset({"anonymous", "certificate", "local", "offline", "spiffe", "token"})
 KINDS = ("spiffe", "uri", "dns", "common_name", "subject")
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Roles = Annotated[tuple[Role, ...], Field(min_length=1)]
@@ -42,6 +44,12 @@ def _soon(value: timedelta) -> timedelta:
         raise ValueError(
             f"must be at most {MAX_RECHECK.total_seconds():.0f}s: a lost role ends a stream within a minute"
         )
+    return value
+
+
+def _not_taken(value: str) -> str:
+    if value in RESERVED:
+        raise ValueError(f"{value!r} begins the subjects of other callers: choose another name")
     return value
 
 
@@ -93,7 +101,7 @@ class CertificateSettings(Section):
 class IssuerSettings(Section):
     """An issuer of bearer tokens (JWT): which of its tokens are believed, and what their claims mean."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+    name: Annotated[str, AfterValidator(_not_taken), Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
     issuer: Text
     audience: Annotated[tuple[Text, ...], Field(min_length=1)]
     algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("RS256", "ES256", "EdDSA")
