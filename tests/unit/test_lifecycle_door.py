@@ -20,7 +20,7 @@ from purveyor_server.domain.model import Identity, MaintenanceInfo
 from purveyor_server.domain.principal import EVERY_ROLE
 from purveyor_server.domain.states import BindingState, OperationState
 from purveyor_server.lifecycle.contract import Listing
-from purveyor_server.lifecycle.door import ROLES, Action
+from purveyor_server.lifecycle.door import ADMIN_ACTIONS, OPERATION_ACTIONS, OPERATOR_ACTIONS, ROLES, Action, Door
 from purveyor_server.providers.registry import ProviderMissingError
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation
 from tests.fakes.broker import CREDENTIALS, Broker, bind, deprovision, open_broker, provision, unbind, update
@@ -369,3 +369,20 @@ async def test_an_instance_keeps_a_plan_that_is_hidden_later(lab: Broker) -> Non
     await lab.end((await lab.door.update(LOCAL, update(parameters={"size": 3}))).operation)
     await lab.end((await lab.door.bind(LOCAL, bind())).operation)
     assert (await reason(lab.door.provision(LOCAL, provision("new")))).reason is Reason.UNKNOWN_SERVICE
+
+
+def test_a_broker_that_is_late_takes_removals_and_nothing_new() -> None:
+    late = [1.0]
+    door = Door(lambda: late[0], 0.5)
+    for action in Action:
+        if action in OPERATOR_ACTIONS or action in OPERATION_ACTIONS or action in ADMIN_ACTIONS:
+            continue
+        if action in {Action.PROVISION, Action.UPDATE, Action.BIND}:
+            with pytest.raises(PurveyorError) as refused:
+                door.enter(LOCAL, action, TENANT)
+            assert (refused.value.reason, refused.value.metadata["scope"]) == (Reason.TOO_MANY_OPERATIONS, "process")
+            assert refused.value.retry_after
+        else:
+            door.enter(LOCAL, action, TENANT)
+    late[0] = 0.5
+    door.enter(LOCAL, Action.PROVISION, TENANT)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.benchmarks.sustained import judge, plot
+from tests.benchmarks.sustained import flood, judge, plot
 
 LIMIT = 1000
 
@@ -52,7 +54,7 @@ def test_a_run_without_samples_shows_nothing() -> None:
     ("change", "found"),
     [
         ({}, None),
-        ({"provision_refused": 0}, "nothing was refused"),
+        ({"provision_refused": 0}, None),  # the callers beside the flood may be lucky
         ({"provision_UNAVAILABLE_without_retry": 2}, "2 provision_UNAVAILABLE_without_retry"),
         ({"deprovision_refused": 1}, "1 deprovision_refused"),
         ({"late": 1}, "1 late"),
@@ -67,6 +69,63 @@ def test_a_fault_of_the_overload_is_found(change: dict[str, int], found: str | N
     assert list(judge.overload_faults({"provision_refused": 1}, 2000.0, 1000.0)) == [
         "refusals took 2000 ms (p99), of 1000 allowed"
     ]
+
+
+GOOD = {
+    "OK": {"calls": 5, "p99_ms": 3000.0},
+    "RESOURCE_EXHAUSTED": {"calls": 5, "p99_ms": 2.0},
+    "GONE": {"calls": 1, "p99_ms": 1.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "bad", "found"),
+    [
+        ({}, 0, None),
+        ({"RESOURCE_EXHAUSTED": None}, 0, "nothing was refused"),
+        ({"RESOURCE_EXHAUSTED": {"calls": 5, "p99_ms": 9000.0}}, 0, "a refusal took 9000 ms"),
+        ({"INTERNAL": {"calls": 2, "p99_ms": 1.0}}, 0, "2 orders ended with INTERNAL"),
+        ({}, 3, "3 accepted operations"),
+    ],
+)
+def test_a_fault_of_the_flood_is_found(change: dict[str, Any], bad: int, found: str | None) -> None:
+    shown = {code: seen for code, seen in (GOOD | change).items() if seen is not None}
+    faults = list(judge.flood_faults(shown, bad))
+
+    assert faults == [] if found is None else len(faults) == 1 and faults[0].startswith(found)
+
+
+def test_the_flood_is_told_from_the_log_behind_a_place(tmp_path: Path) -> None:
+    log = tmp_path / "broker.log"
+    line = '{"event":"call ended","method":"/purveyor.v1.BrokerService/%s","code":"%s","milliseconds":%s}\n'
+    log.write_text(line % ("Provision", "OK", 999))
+    since = log.stat().st_size
+    with log.open("a") as file:
+        file.write(
+            line % ("Provision", "OK", 5) + line % ("Provision", "OK", 7) + line % ("Bind", "OK", 1) + "no json\n"
+        )
+        file.write(line % ("Provision", "RESOURCE_EXHAUSTED", 2))
+    shown = flood.summary(flood.told(log, since))
+
+    assert {code: seen["calls"] for code, seen in shown.items()} == {"OK": 2, "RESOURCE_EXHAUSTED": 1}
+    assert shown["OK"]["max_ms"] == 7
+
+
+def test_late_operations_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE operations (state TEXT, backlog INTEGER, body BLOB)")
+        for state, ended in (
+            ("SUCCEEDED", "2026-01-01T00:00:01Z"),
+            ("SUCCEEDED", "2026-01-01T00:09:00Z"),
+            ("FAILED", "2026-01-01T00:00:01Z"),
+        ):
+            body = f'{{"ended_at":"{ended}","deadline":"2026-01-01T00:05:00Z"}}'
+            connection.execute("INSERT INTO operations VALUES (?, 0, ?)", (state, body.encode()))
+    connection.close()
+
+    assert flood.late(path) == (3, 2)
+    assert flood.drained(path) < 1
 
 
 def test_the_plot_is_an_image_with_every_series() -> None:

@@ -33,6 +33,7 @@ from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import Clock, SystemClock
+from purveyor_server.kit.lateness import Lateness
 from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.kit.watchdog import Watchdog
 from purveyor_server.lifecycle.admin.administration import Administration
@@ -61,7 +62,7 @@ STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the 
 
 def rpc_settings(settings: Settings) -> RpcSettings:
     """Limits and times as the gRPC face takes them."""
-    elsewhere = {"max_pending", "max_parked", "max_lag"}
+    elsewhere = {"max_pending", "max_parked", "max_lag", "max_late"}
     given = {name: value for name, value in settings.limits if name not in elsewhere}
     for name, field in (
         ("call_timeout", "call_seconds"),
@@ -124,6 +125,9 @@ class Broker:
         watchdog.on_blocked = lambda: self._on_blocked()  # noqa: PLW0108 - looked up late: metrics come later
         watchdog.start()
         self._stack.callback(watchdog.stop)
+        self._lateness = Lateness()
+        self._lateness.start()
+        self._stack.callback(self._lateness.stop)
         try:
             await self._start()
         except BaseException as failure:
@@ -159,7 +163,7 @@ class Broker:
         inspector = Inspector(registry)
         self._start_upkeep(store, registry, file, inspector, log)
         engine = await self._start_engine(store, registry, keys, hub)
-        door = Door()
+        door = Door(lambda: self._lateness.seconds, self.settings.limits.max_late.total_seconds())
         self._start_denials(store)
         admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity)
         await self._serve_operators(admin, hub, log, engine, identity)

@@ -8,7 +8,7 @@ Limit: the log line is not the audit record, which is a row of its own (`recordi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import structlog
@@ -22,6 +22,8 @@ from purveyor_server.store.contract import Decision, Scope
 
 _log = structlog.get_logger(__name__)
 DRAIN_RETRY = 1.0  # seconds
+LATE_RETRY = 5.0  # seconds
+MAX_LATE = 0.25  # seconds; a call takes several turns of the loop
 
 
 class Action(StrEnum):
@@ -73,6 +75,8 @@ class Action(StrEnum):
 WRITES = frozenset(
     {Action.PROVISION, Action.UPDATE, Action.DEPROVISION, Action.BIND, Action.UNBIND, Action.CANCEL_OPERATION}
 )
+# What asks for new work; removals are let in however late the broker is.
+MAKING = frozenset({Action.PROVISION, Action.UPDATE, Action.BIND})
 # What operators and admins alone may do. It goes on while the server drains: a stop is when they need it.
 OPERATOR_ACTIONS = frozenset(
     {
@@ -122,8 +126,11 @@ ROLES: Mapping[Action, frozenset[str]] = {
 class Door:
     """Checks and notes who enters."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: Callable[[], float] = lambda: 0.0, max_late: float = MAX_LATE) -> None:
+        """`late` tells by how many seconds the event loop is behind; above `max_late` nothing new is let in."""
         self._draining = False
+        self._late = late
+        self._max_late = max_late
 
     @property
     def draining(self) -> bool:
@@ -137,7 +144,7 @@ class Door:
     def enter(self, caller: Caller, action: Action, tenant: str = "") -> Scope:
         """The scope of the call. An empty `tenant` is for use-cases that name an operation: its scope is the caller's own.
 
-        Raises DRAINING, PERMISSION_DENIED or INVALID_REQUEST.
+        Raises DRAINING, PERMISSION_DENIED, INVALID_REQUEST or TOO_MANY_OPERATIONS.
         """
         if self._draining and action in WRITES:
             raise PurveyorError(Reason.DRAINING, "the server is stopping", retry_after=DRAIN_RETRY)
@@ -150,7 +157,21 @@ class Door:
         check_tenant(tenant)
         if caller.roles_in(tenant).isdisjoint(needed):
             raise denied(action, *needed, tenant=tenant)
+        if action in MAKING:
+            self._check_late()
         return Scope(frozenset({tenant}))
+
+    def _check_late(self) -> None:
+        """Raise TOO_MANY_OPERATIONS while the process is behind: here, before anything is done for the call, it costs least."""
+        late = self._late()
+        if late > self._max_late:
+            raise PurveyorError(
+                Reason.TOO_MANY_OPERATIONS,
+                f"the broker is {late:.1f} s behind, at most {self._max_late:g} s: come back later",
+                metadata={"scope": "process", "limit_seconds": f"{self._max_late:g}"},
+                quota_subject="operations/process",
+                retry_after=LATE_RETRY,
+            )
 
     def enter_operator(self, caller: Caller, action: Action) -> None:
         """Let an operator in, whose scope is every tenant. Raises PERMISSION_DENIED."""

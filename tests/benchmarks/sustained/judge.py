@@ -11,6 +11,8 @@ from statistics import median
 from typing import Any
 
 GROWTH = 1.10  # memory of the last quarter against the second
+REFUSED, GONE = "RESOURCE_EXHAUSTED", ("CANCELLED", "GONE")  # the flood is cut off at its end
+AT_ONCE_MS = 1000.0
 P99 = 2.0  # the same for the 99th percentile of an accept: the machines are shared
 Sample = Mapping[str, Any]
 
@@ -30,8 +32,6 @@ def faults(samples: Sequence[Sample], wal_limit: int) -> Iterator[str]:
 
 def overload_faults(total: Mapping[str, int], refusal_p99_ms: float, refusal_limit_ms: float) -> Iterator[str]:
     """What the part above capacity does not keep."""
-    if not total.get("provision_refused"):
-        yield "nothing was refused: that was no overload"
     for name, count in total.items():
         if name.endswith("_without_retry"):
             yield f"{count} {name}"
@@ -40,6 +40,20 @@ def overload_faults(total: Mapping[str, int], refusal_p99_ms: float, refusal_lim
             yield f"{total[name]} {name}"
     if refusal_p99_ms > refusal_limit_ms:
         yield f"refusals took {refusal_p99_ms:.0f} ms (p99), of {refusal_limit_ms:.0f} allowed"
+
+
+def flood_faults(shown: Mapping[str, Mapping[str, float]], bad: int) -> Iterator[str]:
+    """What the flood shows, by status as `flood.summary` has it; `bad` operations ended late or failed."""
+    refused = shown.get(REFUSED)
+    if not refused:
+        yield "nothing was refused: that was no overload"
+    elif refused["p99_ms"] > AT_ONCE_MS:
+        yield f"a refusal took {refused['p99_ms']:.0f} ms (p99) in the broker, of {AT_ONCE_MS:.0f} allowed"
+    for code, seen in shown.items():
+        if code not in {"OK", REFUSED, *GONE}:
+            yield f"{seen['calls']:.0f} orders ended with {code}"
+    if bad:
+        yield f"{bad} accepted operations ended late or failed"
 
 
 def _grown(name: str, samples: Sequence[Sample], most: float) -> Iterator[str]:
