@@ -153,10 +153,10 @@ class LimitSettings(Section):
     waits_per_caller: Count = 5_000
     streams: Count = 20_000
     streams_per_caller: Count = 10_000
-    reads_per_second: Rate = 1_000.0
-    reads_burst: Rate = 2_000.0
-    writes_per_second: Rate = 250.0
-    writes_burst: Rate = 1_000.0
+    reads_per_second: Rate = 200.0
+    reads_burst: Rate = 400.0
+    writes_per_second: Rate = 50.0
+    writes_burst: Rate = 100.0
     principals: Count = 10_000
     max_pending: Count = 10_000
     max_parked: Count = 1_000_000

@@ -15,6 +15,7 @@ from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import PurveyorError, operation_not_found
 from purveyor_server.domain.model import Binding, Instance, Operation, RequestKey
+from purveyor_server.kit import turns
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.contract import Caller, Outcome, Write
 from purveyor_server.lifecycle.door import Action, Door
@@ -151,6 +152,7 @@ def wait_seconds(parts: Parts, caller: Caller, asked: timedelta) -> float:
 
 async def wait_for(parts: Parts, scope: Scope, operation_id: str, seconds: float) -> Operation:
     """The operation once it is done, or as it is after `seconds`. Raises OPERATION_NOT_FOUND."""
+    turns.pause()
 
     async def read() -> Operation:
         return await committed(parts, scope, operation_id)

@@ -22,6 +22,7 @@ from purveyor_server.kit.clock import Clock, SystemClock
 from purveyor_server.kit.listeners import Address, ListenError, SocketPlace, UnixSocket, parse_address, probe_port
 from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.lifecycle.admin.administration import Administration
+from purveyor_server.rpc.acceptors import Acceptors
 from purveyor_server.rpc.admin import AdminService
 from purveyor_server.rpc.broker import BrokerService
 from purveyor_server.rpc.health import Health
@@ -31,6 +32,7 @@ from purveyor_server.rpc.interceptors.authentication import Authentication
 from purveyor_server.rpc.interceptors.boundary import Boundary, Refused
 from purveyor_server.rpc.interceptors.context import RequestContext
 from purveyor_server.rpc.interceptors.drain import Drain
+from purveyor_server.rpc.interceptors.fairness import Fairness
 from purveyor_server.rpc.interceptors.limits import Limits
 from purveyor_server.rpc.methods import infra_method, method_table
 from purveyor_server.rpc.settings import RpcSettings, transport_options
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from purveyor_server.rpc.tls import TlsWatch
 
 _log = structlog.get_logger(__name__)
+BROKER: str = broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"].full_name
 HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # at run time the class takes no parameters
 # What `add_...Servicer_to_server` of the generated code registers: service name and handlers by method.
@@ -113,6 +116,7 @@ class RpcServer:
     async def start(self) -> tuple[str, ...]:
         """Listen and serve; returns the bound addresses. Raises ListenError; nothing is left open then."""
         self.calls = Drain(self.settings.retry_seconds)
+        self._acceptors = Acceptors(self.settings.acceptors)
         await self._prepare_tls()
         self._prepare_identity()
         server = grpc.aio.server(options=transport_options(self.settings))
@@ -125,6 +129,7 @@ class RpcServer:
             await server.stop(None)
             raise
         await server.start()
+        self._acceptors.start(server)
         self._server = server
         await self.health.check()
         self._tasks.start("health", self.health.run())
@@ -171,6 +176,8 @@ class RpcServer:
             register(recorder)
             wrapped = {name: self._wrapped(recorder.service, name, h, arounds) for name, h in recorder.handlers.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(recorder.service, wrapped),))
+            if recorder.service == BROKER:
+                self._acceptors.add(server, recorder.service, wrapped)
         unknown = UnknownMethods(arounds, self.settings.write_seconds, self.settings.call_seconds)
         server.add_generic_rpc_handlers((unknown,))
 
@@ -187,6 +194,7 @@ class RpcServer:
             *((self.authentication.around,) if self.authentication is not None else ()),
             Limits(self.settings, self._clock).around,
             deadline.around,
+            Fairness(self.settings, self._clock).around,
             messages.around,
         )
 
@@ -240,6 +248,7 @@ class RpcServer:
         # The core's stop returns before the handlers' own clean-up has run.
         await self.calls.idle(self.settings.stop_seconds, infra=True)
         await self._tasks.close()
+        await self._acceptors.close()
         self._release()
         self.drained = True
         _log.info("drained", finished=finished, left=len(self.calls))

@@ -19,6 +19,9 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_bytes: int = 1 * MIB
     receive_bytes: int = 4 * MIB
     send_bytes: int = 4 * MIB
+    # Of a request, as HTTP/2 counts them (32 bytes more for each pair). The core refuses above without a reason; equal soft and
+    # hard bounds, or it would refuse by chance between the two.
+    metadata_bytes: int = 16 * KIB
     # Transport. The interval between a client's pings lies well below the 60 s that clients use, or jitter trips it.
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
@@ -47,11 +50,20 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     waits_per_caller: int = 5_000
     streams: int = 20_000
     streams_per_caller: int = 10_000
+    # At most so many tasks take in calls of each unary method, beside the one that grpc.aio has for all; 0 leaves it alone.
+    acceptors: int = 24
+    # Reads, and writes, that are worked on at once; the others wait for their principal's turn. Enough for commits in groups.
+    working: int = 64
+    # A refusal for too many calls is told at a bounded pace, so that a caller without pauses has some: so many a second to one
+    # caller, each within so many seconds; so many refusals wait at once in the process.
+    refusals_per_second: float = 50.0
+    hold_seconds: float = 5.0
+    held: int = 4_096
     # Calls per second of one principal, and how many at once; 0 is no limit. `principals` bounds what is kept of them.
-    reads_per_second: float = 1_000.0
-    reads_burst: float = 2_000.0
-    writes_per_second: float = 250.0
-    writes_burst: float = 1_000.0
+    reads_per_second: float = 200.0
+    reads_burst: float = 400.0
+    writes_per_second: float = 50.0
+    writes_burst: float = 100.0
     principals: int = 10_000
     # Logs: the level of the line of a successful read, and of every other successful call.
     read_level: str = "debug"
@@ -75,4 +87,6 @@ def transport_options(settings: RpcSettings) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests_hard_limit", settings.max_pending_requests_hard),
         ("grpc.max_receive_message_length", settings.receive_bytes),
         ("grpc.max_send_message_length", settings.send_bytes),
+        ("grpc.max_metadata_size", settings.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.metadata_bytes),
     ]

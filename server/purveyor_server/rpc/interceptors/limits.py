@@ -1,12 +1,13 @@
 """How often a caller may call, and how many calls may be served at once: short ones, waiting ones and streams, in all and for one.
 
-Guarantee: a call above a limit is refused at once with TOO_MANY_CALLS or TOO_MANY_STREAMS and RetryInfo; a waiting call or
-an idle stream never takes the place of a short call.
+Guarantee: a call above a limit is refused with RATE_LIMITED, TOO_MANY_CALLS or TOO_MANY_STREAMS and RetryInfo, after a moment
+in which its caller is quiet; a waiting call or an idle stream never takes the place of a short call.
 Limit: calls of health are not counted, so that a full server can still be asked whether it lives; watches of health are.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -55,11 +56,38 @@ class Lane:
         )
 
 
+class Pace:
+    """Refusals of too many calls, told to each caller one after the other.
+
+    One that calls again at once would keep everybody busy with refusals; so they wait: the more of them, the longer.
+    """
+
+    def __init__(self, settings: RpcSettings) -> None:
+        self._per_second = settings.refusals_per_second
+        self._longest = settings.hold_seconds
+        self._most = settings.held
+        self._held: Counter[str] = Counter()
+
+    async def hold(self, caller: str) -> None:
+        """Wait for this refusal's time; not at all when too many wait already."""
+        if self._held.total() >= self._most:
+            return
+        seconds = min(self._longest, self._held[caller] / self._per_second)
+        self._held[caller] += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._held[caller] -= 1
+            if not self._held[caller]:
+                del self._held[caller]
+
+
 class Limits:
     """The rates, and one lane per kind of call."""
 
     def __init__(self, settings: RpcSettings, clock: Clock) -> None:
         self.rates = Rates(settings, clock)
+        self.pace = Pace(settings)
         calls = Lane(Reason.TOO_MANY_CALLS, "calls", settings.calls, settings.calls_per_caller)
         waits = Lane(Reason.TOO_MANY_CALLS, "waiting calls", settings.waits, settings.waits_per_caller)
         streams = Lane(Reason.TOO_MANY_STREAMS, "streams", settings.streams, settings.streams_per_caller)
@@ -69,11 +97,15 @@ class Limits:
         """Serve the call while its lane has room. A write that asks to wait counts as a waiting call."""
         if call.method.infra and call.kind is not Kind.STREAM:
             return await proceed(call)
-        self.rates.take(call.method, call.principal)
         if call.method.wait_cap is not None and call.request.HasField("wait"):
             call.kind = Kind.WAIT
         lane = self.lanes[call.kind]
-        lane.take(call.principal.subject)
+        try:
+            self.rates.take(call.method, call.principal)
+            lane.take(call.principal.subject)
+        except PurveyorError:
+            await self.pace.hold(call.principal.subject)
+            raise
         try:
             return await proceed(call)
         finally:
