@@ -49,7 +49,8 @@ async def test_a_grpcio_that_is_not_known_serves_as_it_does_by_itself(
 ) -> None:
     monkeypatch.delattr(cygrpc, "_MethodResolver")
     door.script["get_instance"] = instance()
-    server = RpcServer([broker_service(door)], store.ping, [f"unix:{folder / 'other'}"], RpcSettings())
+    use_cases: Any = door
+    server = RpcServer([broker_service(use_cases)], store.ping, [f"unix:{folder / 'other'}"], RpcSettings())
     with capture_logs() as lines:
         (address,) = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:

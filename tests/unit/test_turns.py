@@ -156,3 +156,10 @@ async def test_a_failure_gives_the_slot_back() -> None:
         async with limited.turn("a"):
             raise ZeroDivisionError
     assert limited.working == 0
+
+
+async def test_what_hangs_gives_its_slot_back() -> None:
+    limited = Turns(1, ManualClock().monotonic, longest=0.01)
+    async with limited.turn("a"), asyncio.timeout(5), limited.turn("b"):
+        assert limited.working == 1
+    assert limited.working == 0

@@ -3,6 +3,7 @@
 Guarantee: at most `slots` work at once; who waits is asked in turn, name by name, so that a crowd of one name waits for itself
 alone. While several names call, one of them works on at most its share of the slots (never less than LEAST): the others
 find free ones, and few before them in whatever is behind. A name that calls alone has them all.
+What takes longer than LONGEST gives its slot back and goes on without one.
 Limit: a name counts as calling until a second or two after its last call. Nothing is bounded here but the slots: how many
 may wait is for the caller to say.
 """
@@ -17,6 +18,7 @@ from contextvars import ContextVar
 
 LEAST = 4  # slots of a name, however many call
 WINDOW = 1.0  # seconds
+LONGEST = 1.0  # seconds: what hangs for longer does not stand in the way of others any more
 
 _PAUSE: ContextVar[Callable[[], None] | None] = ContextVar("purveyor_turn_pause", default=None)
 
@@ -30,8 +32,9 @@ def pause() -> None:
 class Turns:
     """The slots, and who waits for one."""
 
-    def __init__(self, slots: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, slots: int, monotonic: Callable[[], float], longest: float = LONGEST) -> None:
         self._slots = slots
+        self._longest = longest
         self._monotonic = monotonic
         self._working: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -62,9 +65,11 @@ class Turns:
                 self._give(name)
 
         token = _PAUSE.set(give)
+        late = asyncio.get_running_loop().call_later(self._longest, give)
         try:
             yield
         finally:
+            late.cancel()
             _PAUSE.reset(token)
             give()
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import grpc
 
@@ -48,7 +49,8 @@ def make_tokens(folder: Path) -> dict[str, str]:
     roles = [options_pb2.ROLE_VIEWER, options_pb2.ROLE_CONSUMER]
     with grpc.insecure_channel(f"unix:{folder / 'data' / 'admin.sock'}") as channel:
         grpc.channel_ready_future(channel).result(house.CALL_SECONDS)
-        stub = admin_service_pb2_grpc.AdminServiceStub(channel)
+        made: Any = admin_service_pb2_grpc.AdminServiceStub  # typed for aio, made for both
+        stub = made(channel)
         return {
             tenant: stub.CreateToken(
                 pb.CreateTokenRequest(name=tenant, roles=roles, tenants=[tenant], reason="a benchmark"),
