@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -163,3 +166,34 @@ async def test_a_drain_is_recorded_before_it_begins(broker: Whole, admin: AdminC
 
     assert asked == ["stop"]
     assert [(r.action, r.reason) async for r in admin.audit()] == [("Drain", "a new version")]
+
+
+async def command(broker: Whole, *arguments: str) -> tuple[int | None, Any]:
+    """Exit code and answer of the command line."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "purveyor.cli", "--json", *arguments, "--admin", broker.address,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        answer, _ = await process.communicate()
+    return process.returncode, json.loads(answer) if answer else None
+
+
+async def test_the_command_line_sets_lists_and_takes_back(broker: Whole) -> None:
+    code, made = await command(broker, "quota", "set", TENANT, "svc/small", "--instances", "3", "--reason", "r")
+    assert (code, made["max_instances"]) == (0, 3)
+    code, listed = await command(broker, "quota", "list")
+    assert (code, [(quota["tenant"], quota["plan_id"]) for quota in listed]) == (0, [(TENANT, ""), (TENANT, "small")])
+    code, taken = await command(broker, "quota", "unset", TENANT, "svc/small", "--reason", "r")
+    assert (code, taken["max_instances"]) == (0, None)
+    code, _ = await command(broker, "quota", "set", TENANT, "svc", "--instances", "3", "--reason", "r")
+    assert code == 2
+
+
+async def test_the_command_line_drains(broker: Whole) -> None:
+    asked: list[str] = []
+    object.__setattr__(broker.admin_parts, "stop", lambda: asked.append("stop"))
+    assert await command(broker, "drain", "--reason", "a try", "--validate-only") == (0, {"draining": False})
+    assert asked == []
+    assert await command(broker, "drain", "--reason", "a new version") == (0, {"draining": True})
+    assert asked == ["stop"]

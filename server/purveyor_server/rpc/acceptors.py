@@ -29,7 +29,7 @@ _SCHEDULE = ("rpc_coro", "rpc_state", "loop", "method_name")
 
 
 FIRST = 2  # hands of a method until its calls come fast
-FAST = 0.02  # seconds: a call that comes within them after the one before may have waited
+FAST = 0.25  # seconds: a call that comes so soon may have waited; long, for under load the asking itself takes long
 
 
 class Acceptors:
