@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from purveyor_server.kit.lateness import Lateness
+from purveyor_server.kit.lateness import BEATS, Lateness
 
 BEAT = 0.01
 
@@ -21,14 +21,23 @@ async def lateness() -> AsyncIterator[Lateness]:
     measured.stop()
 
 
-async def test_a_turn_that_takes_long_shows_while_it_lasts(lateness: Lateness) -> None:
-    time.sleep(0.2)  # noqa: ASYNC251 - what is measured is a loop that is held up
+async def hold_up(turns: int) -> None:
+    for _ in range(turns):
+        time.sleep(0.2)  # noqa: ASYNC251 - what is measured is a loop that is held up
+        await asyncio.sleep(0)
+
+
+async def test_turn_after_turn_that_takes_long_is_lateness(lateness: Lateness) -> None:
+    await hold_up(BEATS + 3)
     assert lateness.seconds >= 0.15
-    await asyncio.sleep(0)
-    assert lateness.seconds >= 0.15  # the beat that was late tells so until the next one
+
+
+async def test_one_long_turn_is_none(lateness: Lateness) -> None:
+    await hold_up(1)
+    assert lateness.seconds < 0.15
 
 
 async def test_it_passes_when_the_loop_turns_again(lateness: Lateness) -> None:
-    time.sleep(0.2)  # noqa: ASYNC251 - as above
+    await hold_up(BEATS + 3)
     await asyncio.sleep(0.1)  # some beats: what is measured is time
     assert lateness.seconds < 0.15

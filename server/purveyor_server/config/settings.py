@@ -161,7 +161,7 @@ class LimitSettings(Section):
     max_pending: Count = 10_000
     max_parked: Count = 1_000_000
     max_lag: Duration = _seconds(1.0)
-    max_late: Duration = _seconds(0.25)
+    max_late: Duration = _seconds(0.5)
 
 
 class WatchSection(Section):

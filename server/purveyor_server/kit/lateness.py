@@ -1,15 +1,17 @@
 """How late the event loop is: the delay that everything on it has at present.
 
-Guarantee: `seconds` is known without waiting, also in the middle of a turn of the loop that takes long: a beat that is overdue
-counts from when it was due.
-Limit: a turn as a whole; what a call takes is several turns.
+Guarantee: `seconds` is known without waiting. It is what the last BEATS beats have in common: one turn that takes long, as when the
+process gets no CPU for a moment, is no lateness; turn after turn of them is.
+Limit: turns as a whole; what a call takes is several of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 BEAT = 0.05  # seconds
+BEATS = 3
 
 
 class Lateness:
@@ -19,7 +21,7 @@ class Lateness:
         self._beat = beat
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time()
-        self._last = 0.0
+        self._last = deque([0.0] * BEATS, maxlen=BEATS)
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -34,9 +36,9 @@ class Lateness:
 
     @property
     def seconds(self) -> float:
-        """How late the last beat was, or how late the next one is already."""
-        return max(self._last, self._loop.time() - self._due)
+        """By how much each of the last beats was late."""
+        return min(self._last)
 
     def _turn(self) -> None:
-        self._last = self._loop.time() - self._due
+        self._last.append(self._loop.time() - self._due)
         self.start()

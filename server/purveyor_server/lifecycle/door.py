@@ -23,7 +23,7 @@ from purveyor_server.store.contract import Decision, Scope
 _log = structlog.get_logger(__name__)
 DRAIN_RETRY = 1.0  # seconds
 LATE_RETRY = 5.0  # seconds
-MAX_LATE = 0.25  # seconds; a call takes several turns of the loop
+MAX_LATE = 0.5  # seconds; a call takes several turns of the loop
 
 
 class Action(StrEnum):
