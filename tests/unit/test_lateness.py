@@ -1,43 +1,69 @@
-"""How late the loop is, measured on a loop that is held up on purpose."""
+"""How late the loop is, measured on a loop whose time is ours."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from typing import Any
 
-import pytest
-
-from purveyor_server.kit.lateness import BEATS, Lateness
-
-BEAT = 0.01
+from purveyor_server.kit.lateness import BEAT, BEATS, Lateness
 
 
-@pytest.fixture
-async def lateness() -> AsyncIterator[Lateness]:
-    measured = Lateness(BEAT)
-    measured.start()
-    yield measured
-    measured.stop()
+class Loop:
+    """A loop of which one timer and the time are known."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.due: tuple[float, Callable[[], None]] | None = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Any:
+        self.due = when, call
+        return self
+
+    def cancel(self) -> None:
+        self.due = None
+
+    def beat(self, late: float) -> None:
+        """The next beat comes `late` seconds after its time."""
+        assert self.due is not None
+        when, call = self.due
+        self.now = when + late
+        call()
 
 
-async def hold_up(turns: int) -> None:
-    for _ in range(turns):
-        time.sleep(0.2)  # noqa: ASYNC251 - what is measured is a loop that is held up
-        await asyncio.sleep(0)
+def measured() -> tuple[Loop, Lateness]:
+    loop = Loop()
+    lateness = Lateness(loop)
+    lateness.start()
+    return loop, lateness
 
 
-async def test_turn_after_turn_that_takes_long_is_lateness(lateness: Lateness) -> None:
-    await hold_up(BEATS + 3)
-    assert lateness.seconds >= 0.15
+def test_beat_after_beat_that_is_late_is_lateness() -> None:
+    loop, lateness = measured()
+    for late in (0.4, 0.3, 0.6)[:BEATS]:
+        loop.beat(late)
+    assert abs(lateness.seconds - 0.3) < 1e-6
 
 
-async def test_one_long_turn_is_none(lateness: Lateness) -> None:
-    await hold_up(1)
-    assert lateness.seconds < 0.15
+def test_one_late_beat_is_none() -> None:
+    loop, lateness = measured()
+    for late in (0.0, 5.0, 0.0):
+        loop.beat(late)
+    assert lateness.seconds < 1e-6
 
 
-async def test_it_passes_when_the_loop_turns_again(lateness: Lateness) -> None:
-    await hold_up(BEATS + 3)
-    await asyncio.sleep(0.1)  # some beats: what is measured is time
-    assert lateness.seconds < 0.15
+def test_it_passes_when_a_beat_is_in_time() -> None:
+    loop, lateness = measured()
+    for late in (0.4, 0.4, 0.4, 0.0):
+        loop.beat(late)
+    assert lateness.seconds < 1e-6
+    assert loop.due is not None
+    assert abs(loop.due[0] - loop.now - BEAT) < 1e-6
+
+
+def test_it_ends() -> None:
+    loop, lateness = measured()
+    lateness.stop()
+    assert loop.due is None

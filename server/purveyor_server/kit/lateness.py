@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import Protocol
 
 BEAT = 0.05  # seconds
 BEATS = 3
 
 
-class Lateness:
-    """Measures the running loop from `start` to `stop`."""
+class Timed(Protocol):
+    """What is needed of a loop."""
 
-    def __init__(self, beat: float = BEAT) -> None:
-        self._beat = beat
-        self._loop = asyncio.get_running_loop()
+    def time(self) -> float:
+        """Seconds."""
+        ...
+
+    def call_at(self, when: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """Call at that time, or as soon after it as the loop gets to it."""
+        ...
+
+
+class Lateness:
+    """Measures a loop, the running one, from `start` to `stop`."""
+
+    def __init__(self, loop: Timed | None = None) -> None:
+        self._loop: Timed = loop or asyncio.get_running_loop()
         self._due = self._loop.time()
         self._last = deque([0.0] * BEATS, maxlen=BEATS)
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to measure."""
-        self._due = self._loop.time() + self._beat
+        self._due = self._loop.time() + BEAT
         self._timer = self._loop.call_at(self._due, self._turn)
 
     def stop(self) -> None:
