@@ -92,6 +92,18 @@ async def test_calls_above_the_limit_are_refused_and_others_served(stub: Any, do
     assert (await stub.GetInstance(GET)).instance.instance_id == "orders"
 
 
+async def test_removals_have_places_of_their_own(stub: Any, door: ScriptedDoor) -> None:
+    door.script |= {"get_instance": door.hang, "deprovision": Outcome(operation())}
+    held = [stub.GetInstance(GET) for _ in range(2)]
+    await door.signals.wait("get_instance", 2)
+
+    assert (await failure_of(stub.Provision(pb.ProvisionRequest(tenant="t")))).reason == "TOO_MANY_CALLS"
+    assert (await stub.Deprovision(pb.DeprovisionRequest(tenant="t", instance_id="orders"))).operation.operation_id
+
+    for call in held:
+        await failure_of(call)
+
+
 async def test_waiting_calls_have_a_limit_of_their_own(stub: Any, door: ScriptedDoor) -> None:
     door.script |= {"wait_operation": door.hang, "get_instance": instance(), "provision": Outcome(operation())}
     held = stub.WaitOperation(WAIT)

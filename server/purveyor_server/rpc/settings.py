@@ -57,7 +57,7 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     # A refusal for too many calls is told at a bounded pace, so that a caller without pauses has some: so many a second to one
     # caller, each within so many seconds; so many refusals wait at once in the process.
     refusals_per_second: float = 50.0
-    hold_seconds: float = 5.0
+    hold_seconds: float = 0.5
     held: int = 4_096
     # Calls per second of one principal, and how many at once; 0 is no limit. `principals` bounds what is kept of them.
     reads_per_second: float = 200.0

@@ -15,7 +15,7 @@ from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.kit.clock import Clock
 from purveyor_server.rpc.calls import Call
 from purveyor_server.rpc.interceptors.around import Proceed
-from purveyor_server.rpc.interceptors.rates import Rates
+from purveyor_server.rpc.interceptors.rates import REMOVALS, Rates
 from purveyor_server.rpc.methods import Kind
 from purveyor_server.rpc.settings import RpcSettings
 
@@ -92,6 +92,8 @@ class Limits:
         waits = Lane(Reason.TOO_MANY_CALLS, "waiting calls", settings.waits, settings.waits_per_caller)
         streams = Lane(Reason.TOO_MANY_STREAMS, "streams", settings.streams, settings.streams_per_caller)
         self.lanes = {Kind.READ: calls, Kind.WRITE: calls, Kind.WAIT: waits, Kind.STREAM: streams}
+        # As many again for what gives something back: what floods must not stand in the way of its own end.
+        self.removals = Lane(Reason.TOO_MANY_CALLS, "removals", settings.calls, settings.calls_per_caller)
 
     async def around(self, call: Call, proceed: Proceed) -> Any:
         """Serve the call while its lane has room. A write that asks to wait counts as a waiting call."""
@@ -99,7 +101,7 @@ class Limits:
             return await proceed(call)
         if call.method.wait_cap is not None and call.request.HasField("wait"):
             call.kind = Kind.WAIT
-        lane = self.lanes[call.kind]
+        lane = self._lane_of(call)
         try:
             self.rates.take(call.method, call.principal)
             lane.take(call.principal.subject)
@@ -110,3 +112,8 @@ class Limits:
             return await proceed(call)
         finally:
             lane.give(call.principal.subject)
+
+    def _lane_of(self, call: Call) -> Lane:
+        if call.kind is Kind.WRITE and call.method.name in REMOVALS:
+            return self.removals
+        return self.lanes[call.kind]
