@@ -9,7 +9,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from purveyor_server.kit.imports import without_collecting, without_rich
+from purveyor_server.kit.collector import without_collecting
+from purveyor_server.kit.imports import without_rich
 from purveyor_server.providers.directory import DirectoryProvider
 from purveyor_server.providers.registry import InstalledFactories
 

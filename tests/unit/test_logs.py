@@ -15,9 +15,10 @@ import structlog
 from google.protobuf.struct_pb2 import Struct
 
 from purveyor.v1 import binding_pb2, broker_service_pb2, instance_pb2
+from purveyor_server.kit.hiding import MASK
 from purveyor_server.kit.secret import Secret
 from purveyor_server.telemetry import logs
-from purveyor_server.telemetry.redact import MASK, redact, shown
+from purveyor_server.telemetry.redact import redact, shown
 
 
 @pytest.fixture

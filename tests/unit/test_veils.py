@@ -11,8 +11,9 @@ import structlog
 from hypothesis import find, given
 from hypothesis import strategies as st
 
-from purveyor_server.domain.veils import MASK, has_marks, put_back, secret_places, take_out
+from purveyor_server.domain.veils import has_marks, put_back, secret_places, take_out
 from purveyor_server.kit import hiding
+from purveyor_server.kit.hiding import MASK
 from purveyor_server.telemetry import logs
 
 SECRET = {"type": "string", "writeOnly": True}

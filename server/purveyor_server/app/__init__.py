@@ -7,7 +7,8 @@ import os
 # Read by grpc when it is imported. Its fork handlers would complain at every program that a provider starts by exec.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from purveyor_server.kit.imports import without_collecting, without_rich
+from purveyor_server.kit.collector import without_collecting
+from purveyor_server.kit.imports import without_rich
 
 with without_collecting(), without_rich():
     from purveyor_server.app.audit import audit_keys_command, verify_backup_command, verify_export_command

@@ -31,8 +31,7 @@ from purveyor_server.config.sources import load
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import SystemClock
-from purveyor_server.kit.collector import calm
-from purveyor_server.kit.imports import without_collecting
+from purveyor_server.kit.collector import calm, without_collecting
 from purveyor_server.providers.registry import InstalledFactories
 from purveyor_server.security import keyring, keytext
 from purveyor_server.security.keyfile import KeyFile

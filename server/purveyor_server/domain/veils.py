@@ -13,8 +13,8 @@ from typing import Any
 
 from purveyor_server.domain.catalog import JsonSchema
 from purveyor_server.domain.model import Json
+from purveyor_server.kit.hiding import MASK
 
-MASK = "***"
 MARKS = ("writeOnly", "x-secret")
 MAX_MARKED = 4096
 _SAME_VALUE = ("allOf", "anyOf", "oneOf")

@@ -1,31 +1,16 @@
 """Imports at the start of a process, without what slows them down.
 
-Guarantee: within `without_collecting` nothing is searched for garbage, since what a start makes stays, and later searches
-do not walk it. Within `without_rich` structlog does not take rich along: we render without it, and it costs as much as gRPC.
+Guarantee: within `without_rich` structlog does not take rich along: we render without it, and it costs as much as gRPC.
 Limit: whoever else asks for rich within that block does not find it, unless it was there before.
 """
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _RICH = "rich"
-
-
-@contextmanager
-def without_collecting() -> Iterator[None]:
-    """Make within this block what stays for the life of the process."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from purveyor_server.domain.model import Identity
 from purveyor_server.domain.names import check_tenant
 from purveyor_server.domain.principal import Role
 from purveyor_server.lifecycle.contract import Caller, Write
+from purveyor_server.lifecycle.refusals import behind
 from purveyor_server.store.contract import Decision, Scope
 
 _log = structlog.get_logger(__name__)
@@ -165,13 +166,7 @@ class Door:
         """Raise TOO_MANY_OPERATIONS while the process is behind: here, before anything is done for the call, it costs least."""
         late = self._late()
         if late > self._max_late:
-            raise PurveyorError(
-                Reason.TOO_MANY_OPERATIONS,
-                f"the broker is {late:.1f} s behind, at most {self._max_late:g} s: come back later",
-                metadata={"scope": "process", "limit_seconds": f"{self._max_late:g}"},
-                quota_subject="operations/process",
-                retry_after=LATE_RETRY,
-            )
+            raise behind("broker", "process", late, self._max_late, LATE_RETRY)
 
     def enter_operator(self, caller: Caller, action: Action) -> None:
         """Let an operator in, whose scope is every tenant. Raises PERMISSION_DENIED."""

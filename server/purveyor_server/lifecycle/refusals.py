@@ -165,13 +165,18 @@ def check_capacity(backlog: Backlog, settings: LifecycleSettings) -> None:
 def check_lag(lag: float, settings: LifecycleSettings) -> None:
     """Raise TOO_MANY_OPERATIONS when what is asked for now would wait for long; before it is queued, or it would wait too."""
     if lag > settings.max_lag:
-        raise PurveyorError(
-            Reason.TOO_MANY_OPERATIONS,
-            f"the store is {lag:.1f} s behind, at most {settings.max_lag:g} s: come back later",
-            metadata={"scope": "store", "limit_seconds": f"{settings.max_lag:g}"},
-            quota_subject="operations/store",
-            retry_after=settings.full_retry,
-        )
+        raise behind("store", "store", lag, settings.max_lag, settings.full_retry)
+
+
+def behind(noun: str, scope: str, seconds: float, limit: float, retry_after: float) -> PurveyorError:
+    """TOO_MANY_OPERATIONS, since what is asked for would wait behind what came before it."""
+    return PurveyorError(
+        Reason.TOO_MANY_OPERATIONS,
+        f"the {noun} is {seconds:.1f} s behind, at most {limit:g} s: come back later",
+        metadata={"scope": scope, "limit_seconds": f"{limit:g}"},
+        quota_subject=f"operations/{scope}",
+        retry_after=retry_after,
+    )
 
 
 def request_id_reused(request_id: str, operation: Operation) -> PurveyorError:

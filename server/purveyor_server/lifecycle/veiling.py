@@ -18,8 +18,9 @@ from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Violation
 from purveyor_server.domain.model import Json, Operation, SealedSecret
 from purveyor_server.domain.parameters import refuse
-from purveyor_server.domain.veils import MASK, put_back, secret_places, take_out, top_of
+from purveyor_server.domain.veils import put_back, secret_places, take_out, top_of
 from purveyor_server.engine.vault import PARAMETER
+from purveyor_server.kit.hiding import MASK
 from purveyor_server.lifecycle.ports import Opener
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.security.sealing import SealError

@@ -22,9 +22,9 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from purveyor_server.kit import hiding
+from purveyor_server.kit.hiding import MASK
 from purveyor_server.kit.secret import Secret
 
-MASK = "***"
 MAX_DEPTH = 6
 MAX_ITEMS = 100
 MAX_TEXT = 8192

@@ -21,6 +21,7 @@ from purveyor_server.kit.signals import Signals
 from purveyor_server.lifecycle.door import ROLES, Action, denied
 from purveyor_server.rpc.calls import Call
 from purveyor_server.rpc.interceptors.around import Proceed
+from purveyor_server.rpc.interceptors.open_calls import OpenCalls, interrupt
 from purveyor_server.rpc.methods import Kind
 from purveyor_server.security.identity.authenticator import Authenticator, Proof
 from purveyor_server.security.identity.text import refused
@@ -52,7 +53,7 @@ class Authentication:
         self._tls = tls
         self._reflection_open = reflection_open
         self._recheck = recheck
-        self._open: dict[int, tuple[Proof, set[Call]]] = {}
+        self._open = OpenCalls[Proof]()
         self._changed = asyncio.Event()
         identity.subscribe(self._changed.set)
         self.signals = Signals()
@@ -67,14 +68,8 @@ class Authentication:
         call.principal = proof.principal
         if proof.again is None or not (method.kind is Kind.STREAM or method.kind is Kind.WAIT or method.wait_cap):
             return await proceed(call)
-        _, calls = self._open.setdefault(id(proof), (proof, set()))
-        calls.add(call)
-        try:
+        with self._open.holding(id(proof), proof, call):
             return await proceed(call)
-        finally:
-            calls.discard(call)
-            if not calls:
-                self._open.pop(id(proof), None)
 
     async def _prove(self, call: Call) -> Proof:
         header: Any = None
@@ -117,7 +112,7 @@ class Authentication:
     def expire(self) -> None:
         """End the calls of every credential that has expired."""
         now = self._clock.now()
-        for proof, calls in list(self._open.values()):
+        for proof, calls in self._open:
             principal = proof.principal
             end = principal.expires_at
             if end is not None and now >= end and principal.means is not Means.CERTIFICATE:
@@ -126,7 +121,7 @@ class Authentication:
 
     async def recheck(self) -> None:
         """Ask every proof again, and end the calls of those that no longer hold."""
-        for proof, calls in list(self._open.values()):
+        for proof, calls in self._open:
             try:
                 principal = await self._identity.again(proof)
             except PurveyorError as refusal:
@@ -141,8 +136,7 @@ class Authentication:
             await asyncio.sleep(0)  # thousands of signatures in one go would hold up everybody else
 
     def _interrupt(self, calls: set[Call], refusal: PurveyorError) -> None:
-        for call in [call for call in calls if call.interrupted is None]:
-            call.interrupt(self._identity.counted(refusal.again()))
+        interrupt(calls, refusal, self._identity.counted)
 
 
 def lost_role(call: Call, principal: Principal) -> PurveyorError | None:

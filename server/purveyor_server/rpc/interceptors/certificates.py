@@ -14,6 +14,7 @@ from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.clock import Clock
 from purveyor_server.rpc.calls import Call
 from purveyor_server.rpc.interceptors.around import Proceed
+from purveyor_server.rpc.interceptors.open_calls import OpenCalls, interrupt
 from purveyor_server.rpc.peers import PeerCertificate, peer_certificate
 from purveyor_server.security.trust import ClientTrust
 
@@ -24,7 +25,7 @@ class Certificates:
     def __init__(self, trust: ClientTrust, clock: Clock) -> None:
         self._trust = trust
         self._clock = clock
-        self._open: dict[str, tuple[PeerCertificate, set[Call]]] = {}
+        self._open = OpenCalls[PeerCertificate]()
         self.refused: Counter[str] = Counter()
 
     async def around(self, call: Call, proceed: Proceed) -> Any:
@@ -35,28 +36,20 @@ class Certificates:
         refusal = self._trust.judge(peer, self._clock.now())
         if refusal is not None:
             raise self._counted(refusal)
-        _, calls = self._open.setdefault(peer.fingerprint, (peer, set()))
-        calls.add(call)
-        try:
+        with self._open.holding(peer.fingerprint, peer, call):
             return await proceed(call)
-        finally:
-            calls.discard(call)
-            if not calls:
-                self._open.pop(peer.fingerprint, None)
 
     def peers(self) -> list[PeerCertificate]:
         """The certificates of the open calls."""
-        return [peer for peer, _ in self._open.values()]
+        return [peer for peer, _ in self._open]
 
     def sweep(self) -> None:
         """End the open calls of every certificate that is no longer good."""
         now = self._clock.now()
-        for peer, calls in list(self._open.values()):
+        for peer, calls in self._open:
             refusal = self._trust.judge(peer, now)
-            if refusal is None:
-                continue
-            for call in [call for call in calls if call.interrupted is None]:
-                call.interrupt(self._counted(refusal.again()))
+            if refusal is not None:
+                interrupt(calls, refusal, self._counted)
 
     def _counted(self, refusal: PurveyorError) -> PurveyorError:
         self.refused[refusal.metadata["problem"]] += 1

@@ -238,11 +238,12 @@ class Transaction:
         before, body = self._operation_before(record), rows.encode(record)
         if before is None:
             self.execute(_ADD_OPERATION, rows.operation_row(record, body, self.now_micros))
-        elif rows.indexed(before) == rows.indexed(record):
+            self._count(before, record)
+        elif rows.indexed(before) == rows.indexed(record):  # and counted alike
             self.execute(_PUT_OPERATION_BODY, (record.operation_id, body))
         else:
             self.execute(_CHANGE_OPERATION, rows.operation_change(record, body, self.now_micros))
-        self._count(before, record)
+            self._count(before, record)
         self._put_blocks(before, record)
         self._before[record.operation_id] = record
         self._operations.append(record)
