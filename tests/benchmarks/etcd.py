@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.processes import Server, SideError, launch_program, serving
+from tests.benchmarks.processes import Server, SideError, free_port, launch_program, serving
 
 INSTALL = "etcd is missing: apt-get install etcd-server (Debian, Ubuntu)"
 SOCKET = "s:1"  # its way to write the path of a unix socket
@@ -39,7 +38,7 @@ def version() -> str:
 def running(folder: Path) -> Iterator[Server]:
     """A member with an empty data folder in `folder`."""
     folder.mkdir(parents=True)
-    peer = f"http://127.0.0.1:{_free_port()}"
+    peer = f"http://127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         command = [
             program(), "--data-dir", str(folder.resolve() / "data"), "--logger", "zap", "--log-level", "warn",
@@ -50,9 +49,3 @@ def running(folder: Path) -> Iterator[Server]:
         started = launch_program(command, f"{place}/{SOCKET}", log, Path(place), ends=-signal.SIGTERM)
         with serving(started) as server:
             yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -109,14 +109,17 @@ def _start(share: Load, folder: Path, number: int) -> subprocess.Popen[str]:
     body, log = folder / f"{number}.body", folder / f"{number}.log"
     body.write_bytes(frame(share.bodies[0]))
     log.unlink(missing_ok=True)
-    return subprocess.Popen(
-        [
-            program(), f"--requests={share.requests}", f"--clients={share.callers}", "--max-concurrent-streams=1",
-            f"--data={body}", "--header=content-type: application/grpc", "--header=te: trailers",
-            f"--log-file={log}", f"--base-uri=unix:{share.path}", f"http://localhost{share.method}",
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    call = command(share, body, "--max-concurrent-streams=1", f"--log-file={log}")
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def command(share: Load, body: Path, *options: str) -> list[str]:
+    """h2load with the framed message in the file `body`, and further options."""
+    return [
+        program(), f"--requests={share.requests}", f"--clients={share.callers}", f"--data={body}",
+        "--header=content-type: application/grpc", "--header=te: trailers", *options,
+        f"--base-uri=unix:{share.path}", f"http://localhost{share.method}",
+    ]  # fmt: skip
 
 
 def _output(process: subprocess.Popen[str]) -> str:

@@ -93,6 +93,13 @@ def socket_path() -> Iterator[str]:
         yield f"{folder}/s"
 
 
+def free_port() -> int:
+    """A port of this machine that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def launch(command: Sequence[str], path: str, log: Path, python: str = sys.executable) -> Server:
     """Start `python -m COMMAND...` from the root of the repository."""
     return launch_program([python, "-m", *command], path, log)

@@ -11,10 +11,13 @@ import grpc
 import pytest
 import structlog
 
+import purveyor
+from purveyor.admin import AdminClient
 from purveyor.v1 import broker_service_pb2_grpc
 from purveyor_server.kit.signals import Signals
 from purveyor_server.rpc import RpcServer, RpcSettings, broker_service
 from tests.rpc.scripted import ScriptedDoor
+from tests.rpc.whole import Whole, whole_broker
 
 GRACE_SECONDS = 2.0
 Stub = Any
@@ -54,6 +57,26 @@ def store() -> Store:
 def settings() -> RpcSettings:
     """Overridden by the modules that need other bounds."""
     return RpcSettings()
+
+
+@pytest.fixture
+async def broker(folder: Path) -> AsyncIterator[Whole]:
+    """A whole broker on `folder/s`; overridden by the modules that need another one."""
+    async with whole_broker(folder) as running:
+        yield running
+
+
+@pytest.fixture
+async def admin(broker: Whole) -> AsyncIterator[AdminClient]:
+    async with AdminClient(broker.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(broker: Whole) -> AsyncIterator[purveyor.Client]:
+    """Of the tenant `t`."""
+    async with purveyor.Client(broker.address, tenant="t") as opened:
+        yield opened
 
 
 @pytest.fixture

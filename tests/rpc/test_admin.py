@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,28 +18,10 @@ from purveyor.errors import (
     OperationFailedError,
 )
 from purveyor_server.providers.contract import NotYet, Permanent, Unreachable
-from tests.rpc.whole import Whole, whole_broker
+from tests.rpc.whole import Whole
 
 TENANT = "t"
 ACTS = "outcome = DONE"  # without what consumers did
-
-
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(broker: Whole) -> AsyncIterator[AdminClient]:
-    async with AdminClient(broker.address) as client:
-        yield client
-
-
-@pytest.fixture
-async def client(broker: Whole) -> AsyncIterator[purveyor.Client]:
-    async with purveyor.Client(broker.address, tenant=TENANT) as opened:
-        yield opened
 
 
 async def waiting(client: purveyor.Client, operation_id: str, reason: str) -> None:

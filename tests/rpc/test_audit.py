@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,9 @@ from purveyor_server.rpc import RpcServer, broker_service
 from purveyor_server.security.keyring import AUDIT, chain_keys
 from tests.rpc.failures import failure_of
 from tests.rpc.scripted import ScriptedDoor
-from tests.rpc.whole import Whole, whole_broker
+from tests.rpc.whole import Whole
 
 TENANT = "t"
-
-
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(broker: Whole) -> AsyncIterator[purveyor.Client]:
-    async with purveyor.Client(broker.address, tenant=TENANT) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def admin(broker: Whole) -> AsyncIterator[AdminClient]:
-    async with AdminClient(broker.address) as opened:
-        yield opened
 
 
 async def records(admin: AdminClient, where: str = "") -> list[AuditRecord]:

@@ -6,9 +6,8 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,24 +27,12 @@ from purveyor_server.security.keytext import KeyFileError, KeyTrouble
 from purveyor_server.security.sealing import label_of
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Situation, Store, Writes
 from purveyor_server.store.operating import Resealed
-from tests.rpc.whole import Whole, whole_broker
+from tests.rpc.whole import Whole
 
 TENANT, ACT = "t", Act(reason="yearly")
 OPERATOR = Caller(Principal(subject="op", roles=frozenset({"OPERATOR"}), tenants=None))
 MANY = 2 * BATCH + 10
 RUN_SECONDS = 60
-
-
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(broker: Whole) -> AsyncIterator[AdminClient]:
-    async with AdminClient(broker.address) as client:
-        yield client
 
 
 @pytest.fixture

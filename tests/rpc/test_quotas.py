@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,28 +22,10 @@ from purveyor_server.lifecycle.admin.contract import Act
 from purveyor_server.lifecycle.admin.quotas import list_quotas, set_quota
 from purveyor_server.lifecycle.contract import Caller
 from tests.rpc.failures import failure_of
-from tests.rpc.whole import Whole, whole_broker
+from tests.rpc.whole import Whole
 
 TENANT = "t"
 OPERATOR = Caller(Principal(subject="op", roles=frozenset({"OPERATOR"}), tenants=None))
-
-
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(broker: Whole) -> AsyncIterator[AdminClient]:
-    async with AdminClient(broker.address) as client:
-        yield client
-
-
-@pytest.fixture
-async def client(broker: Whole) -> AsyncIterator[purveyor.Client]:
-    async with purveyor.Client(broker.address, tenant=TENANT) as opened:
-        yield opened
 
 
 async def provisioned(client: purveyor.Client, name: str, plan: str = "small") -> None:

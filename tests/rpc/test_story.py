@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 import purveyor
@@ -14,15 +11,9 @@ from purveyor.cli.contexts import Place
 from purveyor.cli.session import Session
 from purveyor.errors import NotFoundError, OperationFailedError
 from purveyor_server.providers.contract import Permanent
-from tests.rpc.whole import Whole, whole_broker
+from tests.rpc.whole import Whole
 
 TENANT = "t"
-
-
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
 
 
 def session(broker: Whole) -> Session:

@@ -31,18 +31,6 @@ from tests.rpc.whole import Whole, whole_broker
 TENANT, WHY = "t", "a test"
 
 
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(broker: Whole) -> AsyncIterator[AdminClient]:
-    async with AdminClient(broker.address) as client:
-        yield client
-
-
 async def drained(events: AsyncIterator[Any]) -> None:
     async for _ in events:
         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,15 +15,9 @@ from purveyor.v1 import binding_pb2, broker_service_pb2_grpc, instance_pb2, oper
 from purveyor.v1 import broker_service_pb2 as pb
 from tests.rpc.conftest import Stub
 from tests.rpc.failures import failure_of
-from tests.rpc.whole import Whole, whole_broker
+from tests.rpc.whole import Whole
 
 SUCCEEDED = operation_pb2.Operation.STATE_SUCCEEDED
-
-
-@pytest.fixture
-async def broker(folder: Path) -> AsyncIterator[Whole]:
-    async with whole_broker(folder) as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from jwt.algorithms import ECAlgorithm
 from purveyor.v1 import broker_service_pb2 as pb
 from purveyor_server.security.devcerts import Wish, make_dev_certs
 from tests.benchmarks import house
-from tests.benchmarks.processes import Server, SideError
+from tests.benchmarks.processes import Server, SideError, free_port
 from tests.benchmarks.rows.unary import bare
 from tests.benchmarks.runner import Beside, Row, Run, Sides
 from tests.benchmarks.sides.bare import SERVICE as BARE
@@ -68,13 +68,6 @@ class Shown(NamedTuple):
     metadata: tuple[tuple[str, str], ...]
 
 
-def free_port() -> int:
-    """A port of this machine that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def secure(folder: Path) -> tuple[str, Shown]:
     """Certificates, an issuer's key and a token in `folder`; the settings for a broker, and what its caller shows."""
     certs, keys, port = folder / "certs", folder / "jwks.json", free_port()
@@ -86,9 +79,8 @@ def secure(folder: Path) -> tuple[str, Shown]:
     now = datetime.now(UTC)
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "iat": now, "exp": now + timedelta(hours=2),
-        "roles": ["VIEWER", "CONSUMER"],
+        "tenants": list(house.TENANTS), "roles": ["VIEWER", "CONSUMER"],
     }  # fmt: skip
-    claims["tenants"] = list(house.TENANTS)
     token = jwt.encode(claims, key, algorithm="ES256", headers={"kid": "k1"})
     pair = (certs / "client-bench.key", certs / "client-bench.pem")
     credentials = grpc.ssl_channel_credentials((certs / "ca.pem").read_bytes(), *(file.read_bytes() for file in pair))
@@ -117,12 +109,11 @@ async def asked(
             answers.append(answer)
 
     try:
-        warm = list(zip(range(WARM_UP), left, strict=False))
+        warm = list(islice(left, WARM_UP))
         call = channels[0].unary_unary(method, type(requests[0]).SerializeToString, decode)
         for channel in channels:
             await asyncio.wait_for(channel.channel_ready(), house.CALL_SECONDS)
-        for _, request in warm:
-            answers.append(await call(request, timeout=house.CALL_SECONDS, metadata=shown.metadata))
+        answers += [await call(request, timeout=house.CALL_SECONDS, metadata=shown.metadata) for request in warm]
         before = server.cpu_seconds
         await asyncio.gather(*(work(number) for number in range(AT_ONCE)))
         return (server.cpu_seconds - before) / (len(requests) - len(warm)) * 1000, answers

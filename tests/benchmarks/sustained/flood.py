@@ -31,28 +31,21 @@ def flooding(path: str, rate: float, seconds: float, folder: Path) -> Iterator[N
     tenants = house.TENANTS[:8]
     folder.mkdir(exist_ok=True)
     each = rate / len(tenants) / CLIENTS
-    processes = []
-    for number, tenant in enumerate(tenants):
-        body = folder / f"{number}.body"
-        body.write_bytes(load.frame(house.provision_request(tenant).SerializeToString()))
-        processes.append(_start(path, body, max(1, round(each)), round(each * seconds) * CLIENTS))
+    options = (f"--max-concurrent-streams={STREAMS}", f"--rps={max(1, round(each))}")
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for number, tenant in enumerate(tenants):
+            message = house.provision_request(tenant).SerializeToString()
+            share = load.Load(path, METHOD, (message,), CLIENTS, round(each * seconds) * CLIENTS)
+            body = folder / f"{number}.body"
+            body.write_bytes(load.frame(message))
+            call = load.command(share, body, *options)
+            processes.append(subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         yield
     finally:
         for process in processes:
             process.terminate()
             process.wait(30)
-
-
-def _start(path: str, body: Path, rate: int, requests: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [
-            load.program(), f"--requests={requests}", f"--clients={CLIENTS}", f"--max-concurrent-streams={STREAMS}",
-            f"--rps={rate}", f"--data={body}", "--header=content-type: application/grpc", "--header=te: trailers",
-            f"--base-uri=unix:{path}", f"http://localhost{METHOD}",
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
 
 
 def told(log: Path, since: int) -> dict[str, list[float]]:
