@@ -15,6 +15,7 @@ from purveyor_server.config.problems import ConfigError
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.errors import PurveyorError, invalid
 from purveyor_server.domain.model import Json, ProviderRef
+from purveyor_server.domain.policies import CleanupMode, CleanupPolicy, LeasePolicy, PlanState
 
 GOOD = """\
 providers:
@@ -346,3 +347,21 @@ def test_a_default_of_a_secret_parameter_is_refused() -> None:
 
     assert "defaults.instance.size: is marked as secret" in problem
     parse(secret.replace("    defaults: {instance: {size: 1}}\n", ""))
+
+
+def test_the_life_of_a_plan_and_of_what_it_makes() -> None:
+    entry = """        bindable: false
+        state: retired
+        transitions: {from: [p0]}
+        bindings: {ttl: 30d, max_ttl: 90d, renew_before: 7d, overlap: 2h, rotate_every: 14d}
+        cleanup: {mode: delayed, delay: 1h}
+"""
+    (plan,) = parse(GOOD.replace("        bindable: false\n", entry)).services[0].plans
+
+    assert (plan.state, plan.transitions_from) == (PlanState.RETIRED, ("p0",))
+    assert plan.lease == LeasePolicy(days(30), days(90), days(7), timedelta(hours=2), days(14))
+    assert plan.cleanup == CleanupPolicy(CleanupMode.DELAYED, timedelta(hours=1))
+
+
+def days(number: int) -> timedelta:
+    return timedelta(days=number)

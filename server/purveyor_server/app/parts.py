@@ -24,6 +24,7 @@ from purveyor_server.app.identity import Identity, check_identity, warn_of_loopb
 from purveyor_server.app.keys import key_source
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.listening import check_tls, listens
+from purveyor_server.app.reconciling import LoopParts, loops, start_loops
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.app.upkeep import check_counters, keep_retention, tell_anchor, watch_until_ready
 from purveyor_server.config.catalog import CatalogFile
@@ -166,8 +167,10 @@ class Broker:
         door = Door(lambda: self._lateness.seconds, self.settings.limits.max_late.total_seconds())
         self._start_denials(store)
         admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity)
+        use_cases = self._use_cases(store, catalog, registry, keys, hub, log, door)
+        self._start_loops(LoopParts(store, use_cases, registry, lambda: catalog, self._clock, settings.reconcile))
         await self._serve_operators(admin, hub, log, engine, identity)
-        await self._serve(store, catalog, registry, keys, hub, log, door, identity)
+        await self._serve(use_cases, store, identity)
 
     async def _open_store(self) -> Store:
         settings = self.settings.store.values()
@@ -296,7 +299,7 @@ class Broker:
         self.http_address = await server.start()
         self._on_stop("metrics", server.stop, timedelta(seconds=10))
 
-    async def _serve(
+    def _use_cases(
         self,
         store: Store,
         catalog: Catalog,
@@ -305,10 +308,8 @@ class Broker:
         hub: OperationHub,
         log: EventLog,
         door: Door,
-        identity: Identity,
-    ) -> None:
-        settings = self.settings
-        use_cases = Lifecycle(
+    ) -> Lifecycle:
+        return Lifecycle(
             store,
             lambda: catalog,
             registry,
@@ -318,9 +319,19 @@ class Broker:
             digest_key=keys.digest_key,
             token_key=keys.page_key,
             clock=self._clock,
-            settings=lifecycle_settings(settings),
+            settings=lifecycle_settings(self.settings),
             door=door,
         )
+
+    def _start_loops(self, parts: LoopParts) -> None:
+        """After the engine, before the faces: what expired while the broker was away is the first thing that it does."""
+        tasks = TaskGroup("reconcile")
+        self._on_stop("reconcile", tasks.close, timedelta(seconds=10))
+        if parts.settings.enabled:
+            start_loops(tasks, loops(parts))
+
+    async def _serve(self, use_cases: Lifecycle, store: Store, identity: Identity) -> None:
+        settings = self.settings
         listen = listens(settings.listen)
         server = RpcServer(
             [broker_service(use_cases)],
@@ -360,7 +371,7 @@ async def _apply(store: Store, file: CatalogFile, labels: Mapping[str, Mapping[s
     snapshots = tuple(Catalog(file.services).snapshots.values())
     version = await store.apply_catalog(file.digest, file.text, snapshots)
     _log.info("catalog applied", version=version.version, services=len(file.services), plans=len(snapshots))
-    return Catalog(file.services, version.version, version.digest, labels)
+    return Catalog(file.services, version.version, version.digest, labels, file.inventories)
 
 
 def _refusal(failure: BaseException) -> StartRefusedError | None:

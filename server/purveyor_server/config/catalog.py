@@ -25,6 +25,7 @@ from purveyor_server.config.yaml_tree import MAX_BYTES, Tree
 from purveyor_server.domain.catalog import Service
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import Json, ProviderRef
+from purveyor_server.domain.policies import InventoryPolicy
 
 M = TypeVar("M", bound=BaseModel)
 Check = Callable[[ProviderRef], None]
@@ -39,10 +40,12 @@ class SettingsCheck(Protocol):
 
 
 class CatalogFile(msgspec.Struct, frozen=True):
-    """A catalog that was found good: its services, its providers by name, its text and the SHA-256 (hex) of that."""
+    """A catalog that was found good: its services, its providers by name with their policies, its text and the SHA-256 (hex) of
+    that."""
 
     services: tuple[Service, ...]
     providers: dict[str, ProviderRef]
+    inventories: dict[str, InventoryPolicy]
     text: str
     digest: str
 
@@ -65,7 +68,8 @@ def parse_catalog(
     services = reader.services()
     if reader.tree.problems:
         raise ConfigError(sorted(reader.tree.problems, key=lambda problem: _line(problem.place)))
-    return CatalogFile(services, reader.refs, text.decode("utf-8-sig"), hashlib.sha256(text).hexdigest())
+    digest = hashlib.sha256(text).hexdigest()
+    return CatalogFile(services, reader.refs, reader.inventories, text.decode("utf-8-sig"), digest)
 
 
 def _line(place: str) -> int:
@@ -79,6 +83,7 @@ class _Reader:
     def __init__(self, tree: Tree, check: Check | None, check_settings: SettingsCheck | None) -> None:
         self.tree = tree
         self.refs: dict[str, ProviderRef] = {}
+        self.inventories: dict[str, InventoryPolicy] = {}
         self._check = check
         self._check_settings = check_settings
         self._sound: set[str] = set()
@@ -101,6 +106,8 @@ class _Reader:
             entry = self._model(ProviderEntry, value, path)
             # Known even when it is bad, so that its plans are not blamed for a missing reference.
             self.refs[name] = ProviderRef(name, entry.kind if entry else "", entry.config if entry else {})
+            if entry is not None:
+                self.inventories[name] = catalog_rules.to_inventory(entry.inventory)
             if entry is None or not catalog_rules.check_secrets(self.tree, entry.config, (*path, "config")):
                 continue
             if self._check is None or self._asked(path, partial(self._check, self.refs[name])):

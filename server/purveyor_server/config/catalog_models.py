@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -70,11 +70,24 @@ class Entry(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
+class InventoryEntry(Entry):
+    """What a sweep may do with orphans of a provider, how often it looks, and when it stops by itself."""
+
+    policy: Literal["report", "quarantine", "reap"] = "report"
+    every: Duration = timedelta(hours=1)
+    grace: Duration = timedelta(days=1)
+    cap: Annotated[int, Field(ge=1, le=1000)] = 10
+    brake_percent: Annotated[float, Field(gt=0, le=100, strict=False)] = 10.0
+    brake_count: Annotated[int, Field(ge=1, le=100_000)] = 20
+
+
 class ProviderEntry(Entry):
-    """A configured provider: its kind (entry point of `purveyor.providers`) and what that kind wants to know."""
+    """A configured provider: its kind (entry point of `purveyor.providers`), what that kind wants to know, and how what it has is
+    compared with the records."""
 
     kind: Annotated[str, Field(min_length=1)]
     config: JsonObject = {}
+    inventory: InventoryEntry = absent()
 
 
 class DefaultsEntry(Entry):
@@ -139,6 +152,29 @@ class VisibilityEntry(Entry):
     labels: Annotated[dict[str, str], Field(max_length=64)] = {}
 
 
+class TransitionsEntry(Entry):
+    """Plans of the same service whose instances may move to this one, by id; an empty list is none."""
+
+    from_: Annotated[list[Identifier], AfterValidator(_distinct), Field(alias="from")]
+
+
+class LeaseEntry(Entry):
+    """How long bindings live, and when the broker rotates them by itself."""
+
+    ttl: Duration | None = None
+    max_ttl: Duration | None = None
+    renew_before: Duration | None = None
+    overlap: Duration = timedelta(hours=1)
+    rotate_every: Duration | None = None
+
+
+class CleanupEntry(Entry):
+    """When the remains of a failed create or bind are removed."""
+
+    mode: Literal["immediate", "delayed", "manual"] = "immediate"
+    delay: Duration = timedelta(0)
+
+
 class PlanEntry(Entry):
     """OSBAPI ServicePlan, with the provider that makes it; None = as the service says."""
 
@@ -158,6 +194,10 @@ class PlanEntry(Entry):
     maximum_polling_duration: Annotated[int, Field(ge=1)] | None = None
     maintenance_info: MaintenanceEntry | None = None
     visible_to: VisibilityEntry | None = None
+    state: Literal["active", "deprecated", "retired"] = "active"
+    transitions: TransitionsEntry | None = None
+    bindings: LeaseEntry = absent()
+    cleanup: CleanupEntry = absent()
 
 
 class ServiceEntry(Entry):

@@ -12,7 +12,15 @@ from datetime import timedelta
 from typing import Any
 
 from purveyor_server.config import schemas
-from purveyor_server.config.catalog_models import DefaultsEntry, PlanEntry, ServiceEntry, VisibilityEntry
+from purveyor_server.config.catalog_models import (
+    CleanupEntry,
+    DefaultsEntry,
+    InventoryEntry,
+    LeaseEntry,
+    PlanEntry,
+    ServiceEntry,
+    VisibilityEntry,
+)
 from purveyor_server.config.problems import Path
 from purveyor_server.config.values import is_reference
 from purveyor_server.config.yaml_tree import Tree
@@ -27,6 +35,14 @@ from purveyor_server.domain.catalog import (
     Visibility,
 )
 from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
+from purveyor_server.domain.policies import (
+    CleanupMode,
+    CleanupPolicy,
+    InventoryPolicy,
+    LeasePolicy,
+    OrphanMode,
+    PlanState,
+)
 from purveyor_server.domain.veils import secret_places, tokens_of
 
 _SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|private_key|api_key)$", re.IGNORECASE)
@@ -170,7 +186,25 @@ def _to_plan(entry: PlanEntry, service: ServiceEntry, provider: ProviderRef) -> 
         maximum_polling_duration=timedelta(seconds=polling) if polling is not None else None,
         maintenance_info=MaintenanceInfo(maintenance.version, maintenance.description) if maintenance else None,
         visible_to=_to_visibility(entry.visible_to),
+        state=PlanState(entry.state.upper()),
+        transitions_from=None if entry.transitions is None else tuple(entry.transitions.from_),
+        lease=_to_lease(entry.bindings),
+        cleanup=_to_cleanup(entry.cleanup),
     )
+
+
+def _to_lease(entry: LeaseEntry) -> LeasePolicy:
+    return LeasePolicy(entry.ttl, entry.max_ttl, entry.renew_before, entry.overlap, entry.rotate_every)
+
+
+def _to_cleanup(entry: CleanupEntry) -> CleanupPolicy:
+    return CleanupPolicy(CleanupMode(entry.mode.upper()), entry.delay)
+
+
+def to_inventory(entry: InventoryEntry) -> InventoryPolicy:
+    """The domain's value of a provider's policy."""
+    mode = OrphanMode(entry.policy.upper())
+    return InventoryPolicy(mode, entry.every, entry.grace, entry.cap, entry.brake_percent, entry.brake_count)
 
 
 def _to_schemas(entry: PlanEntry) -> PlanSchemas:

@@ -194,6 +194,12 @@ class RetentionSettings(Section):
         return Retention(self.operations, self.tombstones, self.events, self.max_events, audit=self.audit)
 
 
+class ReconcileSection(Section):
+    """How often the broker's loops look; each knows what is due, so this is how late it may notice."""
+
+    enabled: bool = True
+
+
 class QuotaSection(Section):
     """How much every tenant may have, unless more is said of it; -1 is no limit."""
 
@@ -251,6 +257,7 @@ class Settings(Section):
     limits: LimitSettings = absent()
     watch: WatchSection = absent()
     retention: RetentionSettings = absent()
+    reconcile: ReconcileSection = absent()
     quotas: QuotaSection = absent()
     tenants: dict[TenantName, TenantSection] = Field(default_factory=dict)
 

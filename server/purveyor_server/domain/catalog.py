@@ -18,9 +18,11 @@ import msgspec
 from purveyor_server.domain.digests import plan_digest
 from purveyor_server.domain.errors import PurveyorError, Reason, Resource
 from purveyor_server.domain.model import Json, MaintenanceInfo, PlanSnapshot, ProviderRef
+from purveyor_server.domain.policies import CleanupPolicy, InventoryPolicy, LeasePolicy, PlanState
 
 JsonSchema = dict[str, Any]
 NO_LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+NO_INVENTORIES: Mapping[str, InventoryPolicy] = MappingProxyType({})
 MAX_VIEWS = 10_000  # tenants' catalogs in memory
 
 
@@ -76,6 +78,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     maximum_polling_duration: timedelta | None = None
     maintenance_info: MaintenanceInfo | None = None
     visible_to: Visibility | None = None  # None: to everybody
+    state: PlanState = PlanState.ACTIVE
+    transitions_from: tuple[str, ...] | None = None  # plans whose instances may move here; None: `plan_updateable` decides
+    lease: LeasePolicy = LeasePolicy()
+    cleanup: CleanupPolicy = CleanupPolicy()
 
 
 class DashboardClient(msgspec.Struct, frozen=True):
@@ -126,12 +132,15 @@ class Offer(msgspec.Struct, frozen=True):
             bindable=plan.bindable,
             plan_updateable=plan.plan_updateable,
             maintenance_info=plan.maintenance_info,
+            lease=plan.lease,
+            cleanup=plan.cleanup,
         )
         return msgspec.structs.replace(snapshot, digest=plan_digest(snapshot))
 
 
 class Catalog:
-    """An applied catalog with its number (`version`) and look-ups by id; `labels` are those of tenants, by name."""
+    """An applied catalog with its number (`version`) and look-ups by id; `labels` are those of tenants, by name, `inventories` the
+    policies of providers, by name."""
 
     def __init__(
         self,
@@ -139,8 +148,10 @@ class Catalog:
         version: int = 0,
         etag: str = "",
         labels: Mapping[str, Mapping[str, str]] = NO_LABELS,
+        inventories: Mapping[str, InventoryPolicy] = NO_INVENTORIES,
     ) -> None:
         self.services = services
+        self.inventories = inventories
         self.version = version
         self.etag = etag
         self._labels = labels

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from purveyor_server.domain.policies import CleanupPolicy, LeasePolicy
 from purveyor_server.domain.states import (
     FINAL_OPERATION,
     BindingState,
@@ -61,6 +62,8 @@ class PlanSnapshot(msgspec.Struct, frozen=True):
     bindable: bool = True
     plan_updateable: bool = False
     maintenance_info: MaintenanceInfo | None = None
+    lease: LeasePolicy = LeasePolicy()
+    cleanup: CleanupPolicy = CleanupPolicy()
 
 
 class Settings(msgspec.Struct, frozen=True):

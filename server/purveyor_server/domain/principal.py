@@ -39,6 +39,7 @@ class Means(StrEnum):
     CERTIFICATE = "certificate"
     JWT = "jwt"
     TOKEN = "token"  # noqa: S105 - a kind of credential, not one
+    ITSELF = "itself"  # the broker's own loops
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,3 +76,5 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 LOCAL = Principal(subject="local", roles=EVERY_ROLE, tenants=None)
 """Who calls where nobody has to say who they are: every role in every tenant."""
+BROKER = Principal(subject="purveyor", roles=EVERY_ROLE, tenants=None, means=Means.ITSELF)
+"""The broker itself, where its loops come to the door: what they do passes the same rules and leaves the same records."""

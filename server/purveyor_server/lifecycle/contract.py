@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from purveyor_server.domain.model import Binding, EventKind, Identity, Instance, Json, MaintenanceInfo, Operation, Step
-from purveyor_server.domain.principal import NONE, Principal, Role
+from purveyor_server.domain.principal import BROKER, NONE, Principal, Role
 
 ZERO = timedelta(0)
 
@@ -46,6 +46,10 @@ class Caller(msgspec.Struct, frozen=True):
     def operates(self) -> bool:
         """Whether what is written for operators may be shown."""
         return self.principal.holds(Role.OPERATOR)
+
+
+ITSELF = Caller(BROKER)
+"""The caller in whose name the broker's own loops come."""
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +188,7 @@ class PageOf(msgspec.Struct, frozen=True):
 
 
 __all__ = [
+    "ITSELF",
     "Bind",
     "Caller",
     "Deprovision",

@@ -1,0 +1,38 @@
+"""Which loops a broker runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from purveyor_server.config.settings import ReconcileSection
+from purveyor_server.domain.catalog import Catalog
+from purveyor_server.kit.clock import Clock
+from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.lifecycle.lifecycle import Lifecycle
+from purveyor_server.providers.registry import ProviderRegistry
+from purveyor_server.reconcile.loop import Loop, keep_going
+from purveyor_server.store.contract import Store
+
+
+class LoopParts(msgspec.Struct, frozen=True):
+    """What loops are made of."""
+
+    store: Store
+    use_cases: Lifecycle
+    registry: ProviderRegistry
+    catalog: Callable[[], Catalog]
+    clock: Clock
+    settings: ReconcileSection
+
+
+def loops(_parts: LoopParts) -> tuple[Loop, ...]:
+    """Every loop."""
+    return ()
+
+
+def start_loops(tasks: TaskGroup, every: Iterable[Loop]) -> None:
+    """Run each as a task of its own."""
+    for loop in every:
+        tasks.start(loop.name, keep_going(loop))
