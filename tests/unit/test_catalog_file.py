@@ -15,7 +15,14 @@ from purveyor_server.config.problems import ConfigError
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.errors import PurveyorError, invalid
 from purveyor_server.domain.model import Json, ProviderRef
-from purveyor_server.domain.policies import CleanupMode, CleanupPolicy, LeasePolicy, PlanState
+from purveyor_server.domain.policies import (
+    CleanupMode,
+    CleanupPolicy,
+    InventoryPolicy,
+    LeasePolicy,
+    OrphanMode,
+    PlanState,
+)
 
 GOOD = """\
 providers:
@@ -365,3 +372,12 @@ def test_the_life_of_a_plan_and_of_what_it_makes() -> None:
 
 def days(number: int) -> timedelta:
     return timedelta(days=number)
+
+
+def test_what_a_sweep_may_do_is_said_of_the_provider() -> None:
+    policy = "{policy: reap, every: 10m, grace: 2h, cap: 3, brake_percent: 5, brake_count: 7}"
+    given = parse(GOOD.replace("    kind: postgresql\n", f"    kind: postgresql\n    inventory: {policy}\n"))
+
+    wanted = InventoryPolicy(OrphanMode.REAP, timedelta(minutes=10), timedelta(hours=2), 3, 5.0, 7)
+    assert given.inventories == {"main": wanted}
+    assert parse(GOOD).inventories == {"main": InventoryPolicy()}

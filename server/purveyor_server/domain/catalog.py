@@ -79,7 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     maintenance_info: MaintenanceInfo | None = None
     visible_to: Visibility | None = None  # None: to everybody
     state: PlanState = PlanState.ACTIVE
-    transitions_from: tuple[str, ...] | None = None  # plans whose instances may move here; None: `plan_updateable` decides
+    transitions_from: tuple[str, ...] | None = None  # plans that may be left for it; None: `plan_updateable` decides
     lease: LeasePolicy = LeasePolicy()
     cleanup: CleanupPolicy = CleanupPolicy()
 
