@@ -21,10 +21,12 @@ from purveyor_server.providers.contract import (
     Credentials,
     Done,
     Known,
+    MarkerChanged,
     NotYet,
     Observed,
     Outputs,
     Owned,
+    Permanent,
     PlannedStep,
     Schemas,
     Work,
@@ -57,6 +59,7 @@ class World:
         self.busy: set[str] = set()
         self.entered: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.markers: dict[str, str] = {}
+        self.quarantined: set[str] = set()
         self.on_call: Callable[[str], None] = lambda _call: None
 
     def plant(self, call: str, *faults: Fault) -> None:
@@ -165,19 +168,60 @@ class LatePiece(WorldPiece):
         return await super().ensure(ctx)
 
 
+class AdoptedPiece(WorldPiece):
+    """The thing that `Work.adopt` names, under the name of this piece's kind. Taken back it has its old name, and all it held."""
+
+    async def ensure(self, ctx: Context) -> Done | NotYet:
+        """Rename and mark it."""
+        answer = await self._met("ensure", ctx)
+        if answer is not None:
+            return answer
+        source, name = str((ctx.work.adopt or {}).get("thing")), ctx.name(self._kind)
+        if name not in self._world.things:
+            if source not in self._world.things or source in self._world.markers:
+                raise Permanent(f"{source} is not there, or is somebody's")
+            ctx.outside("adopt")
+            self._world.things[name] = self._world.things.pop(source)
+            self._world.markers[name] = ctx.marker
+        return Done({"name": name})
+
+    async def absent(self, ctx: Context) -> Done | NotYet:
+        """Give it back."""
+        answer = await self._met("absent", ctx)
+        if answer is not None:
+            return answer
+        name = ctx.name(self._kind)
+        if name in self._world.things:
+            ctx.outside("give_back")
+            self._world.things[str((ctx.work.adopt or {}).get("thing"))] = self._world.things.pop(name)
+            del self._world.markers[name]
+        return Done()
+
+
 class ScriptedProvider:
-    """Three pieces for an instance (`role`, `space`, `grant`), one for a binding (`login`)."""
+    """Three pieces for an instance (`role`, `space`, `grant`), one for a binding (`login`).
+
+    `{"thing": name}` adopts a thing that nobody marks as the `space`. What is in quarantine is in `World.quarantined`; faults
+    for `quarantine`, `release` and `reclaim` are planted under these words.
+    """
 
     contract = "scripted/1"
-    abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.OBSERVE, Ability.LIST_OWNED})
+    abilities = frozenset(
+        {
+            *(Ability.BIND, Ability.UPDATE, Ability.OBSERVE, Ability.LIST_OWNED, Ability.QUARANTINE, Ability.RECLAIM),
+            *(Ability.ADOPT, Ability.REISSUE),
+        }
+    )
     schemas = Schemas(secret_fields=frozenset({"password"}), unique_fields=frozenset({"username", "password"}))
 
     def __init__(self, world: World, names: Sequence[str] = ("role", "space", "grant")) -> None:
         self.world = world
         self.pieces: list[Any] = [WorldPiece(world, name, name) for name in names]
         self.login: Any = WorldPiece(world, "login", "login", ("password",))
+        self.adopted: Any = AdoptedPiece(world, "adopted", "space")
         self.pivot = ""
         self.closed = False
+        self.moves = False  # updates leave bindings with old credentials
 
     async def check(self) -> None:
         """The world is always there."""
@@ -191,6 +235,9 @@ class ScriptedProvider:
                 return (PlannedStep(self.login, Make.ABSENT),)
             case Verb.DEPROVISION:
                 return tuple(PlannedStep(piece, Make.ABSENT) for piece in reversed(self.pieces))
+            case Verb.PROVISION if work.adopt is not None:
+                adopting = (self.adopted if piece.name == "space" else piece for piece in self.pieces)
+                return tuple(PlannedStep(piece) for piece in adopting)
             case _:
                 return tuple(PlannedStep(piece, pivot=piece.name == self.pivot) for piece in self.pieces)
 
@@ -210,6 +257,51 @@ class ScriptedProvider:
             _, store, uid, revision = marker.split(":")
             if store == store_id and name in self.world.things:
                 yield Owned(name.split("_")[1], name, uid, int(revision))
+
+    async def quarantine(self, owned: Owned) -> None:
+        """Note it as unusable."""
+        if self._is_there("quarantine", owned):
+            self.world.quarantined.add(owned.name)
+
+    async def release(self, owned: Owned) -> None:
+        """Note it as usable."""
+        if self._is_there("release", owned):
+            self.world.quarantined.discard(owned.name)
+
+    async def reclaim(self, owned: Owned) -> Done | NotYet:
+        """Remove it, unless a late call is on its way."""
+        if not self._is_there("reclaim", owned):
+            return Done()
+        if owned.name in self.world.busy:
+            return NotYet(0.05, "an operation is at work")
+        self.world.things.pop(owned.name)
+        self.world.quarantined.discard(owned.name)
+        return Done()
+
+    def _is_there(self, call: str, owned: Owned) -> bool:
+        fault = self.world.next_fault(call)
+        if isinstance(fault, Exception):
+            raise fault
+        if owned.name not in self.world.things:
+            return False
+        _, _, uid, revision = self.world.markers.get(owned.name, ":::").split(":")
+        if (uid, revision) != (owned.uid, str(owned.revision)):
+            raise MarkerChanged(f"{owned.name} does not carry that marker")
+        return True
+
+    async def adoptable(self, source: Mapping[str, Any]) -> Owned | None:
+        """By the marker of the thing."""
+        name = str(source.get("thing"))
+        if name not in self.world.things:
+            raise Permanent(f"{name} is not there")
+        if name not in self.world.markers:
+            return None
+        _, _, uid, revision = self.world.markers[name].split(":")
+        return Owned(name.split("_")[1], name, uid, int(revision))
+
+    def reissues(self, work: Work) -> bool:
+        """As the test says."""
+        return self.moves
 
     async def close(self) -> None:
         """Note it."""

@@ -206,6 +206,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     state: OperationState = OperationState.PENDING
     want: Settings | None = None
     was: Settings | None = None
+    adopt: dict[str, Json] | None = (
+        None  # PROVISION: the existing thing that it takes over, in the provider's words; no secret
+    )
     provider: str = ""  # ProviderRef.name
     contract: str = ""  # Provider.contract at accept
     request: RequestKey | None = None

@@ -52,6 +52,7 @@ def work_for(
         else settings_for(operation.was, plans, secrets),
         outputs=instance.outputs,
         binding=_binding_work(binding, secrets) if operation.binding_uid and binding is not None else None,
+        adopt=operation.adopt,
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from purveyor_server.domain.model import Operation, RequestKey, Settings
+from purveyor_server.domain.model import Json, Operation, RequestKey, Settings
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import FORWARD_ONLY, OperationState, Verb, Waiting
 from purveyor_server.lifecycle.plans import KnownPlan, provider_missing
@@ -29,6 +29,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     principal: str
     binding_id: str = ""
     request: RequestKey | None = None
+    adopt: dict[str, Json] | None = None
 
 
 def begin(
@@ -55,6 +56,7 @@ def begin(
         binding_uid=binding_uid,
         want=want,
         was=was,
+        adopt=order.adopt,
         provider=plan.snapshot.provider.name,
         contract=_contract(order.verb, situation, plan),
         request=order.request,

@@ -61,6 +61,7 @@ def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mappin
         was=_settings(parts, operation.was, clear),
         outputs=instance.outputs if instance is not None else {},
         binding=_binding(decision.binding, clear),
+        adopt=operation.adopt,
     )
     try:
         return parts.plans.plan_names(snapshot.provider, work)

@@ -22,11 +22,13 @@ from purveyor_server.domain.model import Endpoint, Json
 from purveyor_server.domain.states import Drift, Make
 from purveyor_server.kit.secret import Secret
 from purveyor_server.kit.tasks import is_cancelled
+from purveyor_server.providers.abilities import RootRotated
 from purveyor_server.providers.contract import (
     Ambiguous,
     Credentials,
     Done,
     LeaseEnding,
+    MarkerChanged,
     NotYet,
     Observed,
     Owned,
@@ -59,7 +61,8 @@ HEAVIEST = 1e6  # weight of a step
 SHORTEST_WAIT = 0.05  # seconds: a provider that says "ask again at once" does not spin
 LONGEST_WAIT = 3600.0  # seconds: and none is forgotten
 
-_KINDS = (LeaseEnding, PoolExhausted, RightsMissing, Unreachable, Retryable, Permanent, Ambiguous)  # special ones first
+# Special ones first.
+_KINDS = (LeaseEnding, PoolExhausted, MarkerChanged, RightsMissing, Unreachable, Retryable, Permanent, Ambiguous)
 
 
 class GarbageError(Exception):
@@ -313,6 +316,17 @@ def _observed(answer: object) -> Observed:
         raise GarbageError("gave an observation that is none", "drift, healthy or at")
     told = tuple(words(sentence) for sentence in islice(answer.differences, MAX_DIFFERENCES))
     return Observed(answer.drift, answer.healthy, answer.at, told)
+
+
+def checked_rotation(answer: Any) -> RootRotated:
+    """What `rotate_root` says. Raises GarbageError."""
+    if isinstance(answer, RootRotated):
+        return _checked(lambda: _rotation(answer), "rotated what is no account")
+    raise GarbageError("gave a rotation that is none", type(answer).__name__)
+
+
+def _rotation(answer: RootRotated) -> RootRotated:
+    return RootRotated(tuple(words(account) for account in islice(answer.accounts, MAX_DIFFERENCES)))
 
 
 def checked_owned(item: Any) -> Owned:

@@ -66,6 +66,10 @@ class Permanent(ProviderError):  # noqa: N818
     """It certainly did not happen and trying again will not help."""
 
 
+class MarkerChanged(Permanent):
+    """The thing does not carry the marker that was asked about (another one, or none): it was left as it is."""
+
+
 class PoolExhausted(Permanent):
     """Raised by `Context.allocate`: every number of the pool is taken; let it through."""
 
@@ -96,6 +100,8 @@ class Work(msgspec.Struct, frozen=True):
     """What an operation is to do. `verb` is one of PROVISION, UPDATE, DEPROVISION, BIND, UNBIND.
 
     `want` is None for a deprovision; `was` is None for a first provision. `outputs` are those of the instance's pieces.
+    `adopt` is only there in a PROVISION by a provider with the ability ADOPT: which existing thing it shall take over, in the
+    provider's own words. What such a provision undoes is never the thing itself: it is given back as it was.
     """
 
     verb: Verb
@@ -104,6 +110,7 @@ class Work(msgspec.Struct, frozen=True):
     was: WorkSettings | None
     outputs: Mapping[str, Outputs]
     binding: BindingWork | None = None
+    adopt: dict[str, Json] | None = None
 
 
 class Context(Protocol):
@@ -250,6 +257,11 @@ class Ability(StrEnum):
     EXPIRY = "EXPIRY"  # ends new logins on time without the broker
     OBSERVE = "OBSERVE"
     LIST_OWNED = "LIST_OWNED"
+    QUARANTINE = "QUARANTINE"  # from here on: see `abilities`
+    RECLAIM = "RECLAIM"
+    ADOPT = "ADOPT"  # a PROVISION may take over what exists: `Work.adopt`
+    ROTATE_ROOT = "ROTATE_ROOT"
+    REISSUE = "REISSUE"  # tells which updates make bindings need new credentials
 
 
 class Credentials(msgspec.Struct, frozen=True):

@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from purveyor_server.domain.model import ProviderRef
+from purveyor_server.domain.model import Json, ProviderRef
 from purveyor_server.domain.states import Make
 from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.secret import Secret
 from purveyor_server.kit.tasks import is_cancelled
 from purveyor_server.kit.watchdog import busy_with
 from purveyor_server.providers import answers
+from purveyor_server.providers.abilities import Adopting, Quarantining, Reclaiming, Reissuing, RootRotated, RootRotating
 from purveyor_server.providers.answers import (
     LONGEST_WAIT,
     MAX_NAME_CHARACTERS,
@@ -143,6 +144,68 @@ class ProviderFacade:
         """True once no earlier run of `piece` can take effect; raises a ProviderError."""
         what = f"{piece.name}.settle"
         return (await self._guarded(lambda: piece.settle(ctx), self._settings.settle, what, self.circuit)) is True
+
+    # What operators and sweeps ask for; the provider itself keeps clear of running operations
+
+    async def quarantine(self, owned: Owned) -> None:
+        """Make `owned` unusable and keep it; raises a ProviderError (MarkerChanged, Retryable while it is worked on)."""
+        provider = self.provider
+        if not isinstance(provider, Quarantining):
+            raise self._unable(Ability.QUARANTINE)
+        await self._asked(Ability.QUARANTINE, lambda: provider.quarantine(owned), "quarantine")
+
+    async def release(self, owned: Owned) -> None:
+        """Take `quarantine` back; raises as that does."""
+        provider = self.provider
+        if not isinstance(provider, Quarantining):
+            raise self._unable(Ability.QUARANTINE)
+        await self._asked(Ability.QUARANTINE, lambda: provider.release(owned), "release")
+
+    async def reclaim(self, owned: Owned) -> Done | NotYet:
+        """Remove `owned` for good if its marker still says so; raises a ProviderError (MarkerChanged: it was kept)."""
+        provider = self.provider
+        if not isinstance(provider, Reclaiming):
+            raise self._unable(Ability.RECLAIM)
+        answer = await self._asked(Ability.RECLAIM, lambda: provider.reclaim(owned), "reclaim")
+        return self.believed(lambda: answers.checked_answer(answer))
+
+    async def adoptable(self, source: Mapping[str, Json]) -> Owned | None:
+        """What of our store owns the thing `source` already, None when it may be adopted; raises a ProviderError."""
+        provider = self.provider
+        if not isinstance(provider, Adopting):
+            raise self._unable(Ability.ADOPT)
+        answer = await self._asked(Ability.ADOPT, lambda: provider.adoptable(source), "adoptable")
+        return None if answer is None else self.believed(lambda: answers.checked_owned(answer))
+
+    async def rotate_root(self) -> RootRotated:
+        """New credentials for the broker's own accounts in the backend; raises a ProviderError."""
+        provider = self.provider
+        if not isinstance(provider, RootRotating):
+            raise self._unable(Ability.ROTATE_ROOT)
+        answer = await self._asked(Ability.ROTATE_ROOT, provider.rotate_root, "rotate_root")
+        return self.believed(lambda: answers.checked_rotation(answer))
+
+    def reissues(self, work: Work) -> bool:
+        """Whether bindings need new credentials after the UPDATE `work`; when the provider fails to tell they get them."""
+        provider = self.provider
+        if Ability.REISSUE not in self.abilities or not isinstance(provider, Reissuing):
+            return False
+        try:
+            with busy_with(f"provider {self.ref.name}: reissues"):
+                return provider.reissues(work) is not False
+        except BaseException as error:
+            if is_cancelled(error):
+                raise
+            _log.error("provider failed to say who needs new credentials", provider=self.ref.name, exc_info=error)
+            return True
+
+    async def _asked(self, ability: Ability, call: Callable[[], Awaitable[_Answer]], what: str) -> _Answer:
+        if ability not in self.abilities:
+            raise self._unable(ability)
+        return await self._guarded(call, self._settings.call, what)
+
+    def _unable(self, ability: Ability) -> Permanent:
+        return Permanent(f"the provider {self.ref.name!r} does not offer {ability}")
 
     # Questions that no operation asks: they leave the circuit alone, whose probes are operations
 
