@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from purveyor.admin import AdminClient
     from purveyor.client import Client
+    from purveyor.credential_source import CredentialSource
     from purveyor.credentials import Credentials
     from purveyor.errors import (
         AbortedError,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdminClient": "admin",
     "Client": "client",
+    "CredentialSource": "credential_source",
     "Credentials": "credentials",
     "EventPlace": "places",
     "FilePlace": "places",
@@ -141,6 +143,7 @@ __all__ = [
     "Catalog",
     "Client",
     "ConflictError",
+    "CredentialSource",
     "Credentials",
     "DeadlineExceededError",
     "Event",

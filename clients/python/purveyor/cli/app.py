@@ -11,6 +11,7 @@ from purveyor.cli import (
     auditing,
     authoring,
     changing,
+    crediting,
     following,
     keys,
     operating,
@@ -87,6 +88,7 @@ def options(
 
 
 reading.add(app)
+crediting.add(app)
 following.add(app)
 changing.add(app)
 operating.add(app)

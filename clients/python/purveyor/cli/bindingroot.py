@@ -72,6 +72,31 @@ def write(
     return path
 
 
+def held(root: str, name: str) -> dict[str, bytes] | None:
+    """The entries of `root/name` as they are, for whoever wants to know whether they change; None when no folder of ours is there.
+
+    Raises FailedPreconditionError and OSError as `write` does.
+    """
+    with ExitStack() as stack:
+        top = stack.enter_context(_opened(root))
+        _judge(top, root)
+        shop = stack.enter_context(_workshop(top, root))
+        _lock(shop, root)
+        if not _exists(top, name):
+            return None
+        folder = stack.enter_context(_closing(_open_folder(name, top, f"{root}/{name}")))
+        if _marker(folder) is None:
+            return None
+        names = [entry for entry in os.listdir(folder) if entry != MARKER]  # noqa: PTH208 - of a descriptor
+        return {entry: _content(folder, entry) for entry in names}
+
+
+def _content(folder: int, entry: str) -> bytes:
+    number = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(number, "rb") as stream:
+        return stream.read()
+
+
 @contextmanager
 def _closing(number: int) -> Iterator[int]:
     try:

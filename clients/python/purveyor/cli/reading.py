@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purveyor.cli import completing, projection
+from purveyor.cli import completing
 from purveyor.cli.arguments import Filter, Limit, Timeout
 from purveyor.cli.lists import Item, newest
 from purveyor.cli.operating import Admin
@@ -15,8 +14,6 @@ from purveyor.cli.session import Session, command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from purveyor.client import Client
 
 LARGEST_PAGE = 1000  # what a limit has to walk past is not shown
 
@@ -32,13 +29,6 @@ OperationId = Annotated[
 Deleted = Annotated[bool, typer.Option("--deleted", help="Tombstones too.", show_default=False)]
 
 
-def checked_prefix(prefix: str) -> str:
-    """A prefix keeps credentials named `path` or `ifs` from taking over the shell. Raises typer.BadParameter."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
-        raise typer.BadParameter("letters, digits and _, not empty, no digit first")
-    return prefix
-
-
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
     for function in (
@@ -47,7 +37,6 @@ def add(app: typer.Typer) -> None:
         instance,
         bindings,
         binding,
-        credentials,
         operations,
         operation,
         watch,
@@ -142,69 +131,6 @@ async def binding(session: Session, instance_id: InstanceId, binding_id: Binding
     async with session.client() as client:
         found = await client.binding(instance_id, binding_id, show_deleted=deleted)
     session.emit(found, lambda: render.binding(found))
-
-
-async def credentials(
-    session: Session,
-    instance_id: InstanceId,
-    binding_id: BindingId,
-    env: Annotated[  # noqa: FBT002 - an option
-        bool, typer.Option("--env", help="Shell exports: for eval.", show_default=False)
-    ] = False,
-    prefix: Annotated[
-        str, typer.Option(metavar="PREFIX", help="Of the variables' names.", callback=checked_prefix)
-    ] = "BINDING_",
-    binding_root: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help='Write them as files into DIR/BINDING, whole or not at all; mostly "$SERVICE_BINDING_ROOT".',
-            show_default=False,
-        ),
-    ] = None,
-    binding_name: Annotated[
-        str, typer.Option(metavar="NAME", help="With --binding-root: the folder, if not BINDING.", show_default=False)
-    ] = "",
-    type: Annotated[  # noqa: A002 - the option's name
-        str, typer.Option(metavar="TYPE", help="With --binding-root: the entry `type`, if not the service's name.")
-    ] = "",
-    provider: Annotated[
-        str, typer.Option(metavar="PROVIDER", help="With --binding-root: the entry `provider`.")
-    ] = projection.PROVIDER,
-) -> None:
-    """The credentials of a binding, in the clear: shown, or with --binding-root as files of a service binding."""
-    from purveyor.cli import exports, render  # noqa: PLC0415 - as above
-
-    if env and (session.json or binding_root is not None):
-        raise typer.BadParameter("give one of --env, --json and --binding-root", param_hint="--env")
-    async with session.client() as client:
-        if binding_root is not None:
-            name = projection.folder_name(binding_name or binding_id)
-            kind = type or await _service_name(client, instance_id)
-            values = (await client.credentials(instance_id, binding_id)).reveal()
-            owner = {"tenant": session.tenant, "instance": instance_id, "binding": binding_id}
-            _project(session, binding_root, name, projection.entries(values, kind, provider), owner)
-            return
-        found = await client.credentials(instance_id, binding_id)
-    if env:
-        session.write("\n".join(exports.lines(found.reveal(), prefix)) + "\n")
-    else:
-        session.emit(found.reveal(), lambda: render.credentials(found))
-
-
-async def _service_name(client: Client, instance_id: str) -> str:
-    """What the specification calls the type of a binding: the name of its service, which is what its users look for."""
-    found = await client.instance(instance_id)
-    return found.service_name or found.service_id
-
-
-def _project(session: Session, root: str, name: str, entries: dict[str, bytes], owner: dict[str, str]) -> None:
-    """Write a binding folder and name it; no value is shown."""
-    from purveyor.cli import bindingroot, render  # noqa: PLC0415 - as above
-
-    folder = bindingroot.write(root, name, entries, owner)
-    document = {"folder": folder, "entries": list(entries)}
-    session.emit(document, lambda: render.facts((("folder", folder), ("entries", ", ".join(entries)))))
 
 
 async def operations(session: Session, filter: Filter = "", limit: Limit = None) -> None:  # noqa: A002 - the option's name
