@@ -20,7 +20,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/client.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 RUN_SECONDS = 60
 READY = "['READY', 'READY', 'READY']"
-LAST_LINES = ["orders shared-small", READY, "1 ['postgresql']", "BINDINGS_EXIST", READY]
+ALIVE = "app Credentials(password=***, username=***)"
+LAST_LINES = ["orders shared-small", READY, "1 ['postgresql']", ALIVE, "BINDINGS_EXIST", READY]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_there_are_as_many_as_expected() -> None:
 @pytest.mark.parametrize(
     ("example", "last"),
     list(zip(EXAMPLES, LAST_LINES, strict=True)),
-    ids=["async", "tasks", "catalog", "sync", "threads"],
+    ids=["async", "tasks", "catalog", "source", "sync", "threads"],
 )
 def test_an_example_runs(address: str, example: str, last: str) -> None:
     environment = {**os.environ, "PURVEYOR_ADDRESS": address}
