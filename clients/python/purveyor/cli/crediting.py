@@ -47,9 +47,7 @@ BindingName = Annotated[
 ]
 Type = Annotated[str, typer.Option(metavar="TYPE", help="Of files: the entry `type`, if not the service's name.")]
 Provider = Annotated[str, typer.Option(metavar="PROVIDER", help="Of files: the entry `provider`.")]
-OnChange = Annotated[
-    str, typer.Option(metavar="COMMAND", help="With --watch: run after a change.", show_default=False)
-]
+OnChange = Annotated[str, typer.Option(metavar="COMMAND", help="With --watch: run after a change.", show_default=False)]
 Signal = Annotated[str, typer.Option(metavar="SIGNAL", help="With --watch: send after a change.", show_default=False)]
 PidFile = Annotated[
     str, typer.Option(metavar="FILE", help="With --signal: the number of the process.", show_default=False)
