@@ -126,6 +126,8 @@ def _plan(message: catalog_pb2.Plan, service: catalog_pb2.Service) -> Plan:
         updatable=message.plan_updateable if message.HasField("plan_updateable") else service.plan_updateable,
         rotatable=message.binding_rotatable,
         maintenance_version=message.maintenance_info.version,
+        state=enum_name(type(message).State, message.state, "STATE_") or "ACTIVE",
+        transitions_from=tuple(message.transitions.from_plan_ids) if message.HasField("transitions") else None,
         maximum_polling_duration=limit.ToTimedelta() if message.HasField("maximum_polling_duration") else None,
         provision_schema=json_of(schemas.instance_create) if schemas.HasField("instance_create") else None,
         update_schema=json_of(schemas.instance_update) if schemas.HasField("instance_update") else None,

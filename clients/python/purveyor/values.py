@@ -70,7 +70,11 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One variant of a service. `*_schema`: the JSON Schema of its parameters; None accepts none at all."""
+    """One variant of a service. `*_schema`: the JSON Schema of its parameters; None accepts none at all.
+
+    `state`: ACTIVE, or DEPRECATED: still to be had, and going to be retired. `transitions_from`: ids of the plans whose
+    instances may move to this one; None: of those that are `updatable`.
+    """
 
     id: str
     name: str
@@ -80,6 +84,8 @@ class Plan:
     updatable: bool = False
     rotatable: bool = False
     maintenance_version: str = ""
+    state: str = "ACTIVE"
+    transitions_from: tuple[str, ...] | None = None
     maximum_polling_duration: timedelta | None = None
     provision_schema: Mapping[str, Json] | None = None
     update_schema: Mapping[str, Json] | None = None

@@ -116,6 +116,7 @@ class _Reader:
     def _service(self, raw: Any, path: KeyPath) -> Service | None:
         entry = self._model(ServiceEntry, raw, path)
         listed = raw.get("plans") if isinstance(raw, dict) else None
+        catalog_rules.check_transitions(self.tree, raw, path)
         plans: list[PlanEntry] = []
         for index, plan in enumerate(listed if isinstance(listed, list) else []):
             place = (*path, "plans", index)

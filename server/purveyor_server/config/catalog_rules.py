@@ -61,6 +61,48 @@ def check_unique(tree: Tree, services: Sequence[Any]) -> None:
         _distinct(tree, ((*place, "name") for place, _ in _plans(path, service)), "plan name")
 
 
+def check_transitions(tree: Tree, service: Any, path: Path) -> None:
+    """Plans name plans of their own service, by id, and not themselves. A name that is nobody's may be a plan that was removed:
+    whether one was is asked where a catalog is compared with the one before."""
+    plans = [(place, plan) for place, plan in _plans(path, service) if isinstance(plan, dict)]
+    names = {_text(plan, "name"): _text(plan, "id") for _, plan in plans}
+    others = {
+        _text(plan, "id"): _text(other, "id")
+        for place, other in _services(tree.value)
+        for _, plan in _plans(place, other)
+        if other is not service and isinstance(plan, dict)
+    }
+    for place, plan in plans:
+        named = _at(plan, ("transitions", "from"))
+        for index, name in enumerate(named if isinstance(named, list) else ()):
+            if isinstance(name, str) and (why := _wrong_origin(name, _text(plan, "id"), names, others)):
+                tree.add((*place, "transitions", "from", index), why)
+
+
+def _wrong_origin(name: str, plan_id: str, names: Mapping[str, str], others: Mapping[str, str]) -> str:
+    if name == plan_id:
+        return "is the plan itself"
+    if name in names.values():
+        return ""
+    if name in names:
+        return f"is the name of a plan: give its id, {names[name]!r}"
+    if name in others:
+        return f"is a plan of the service {others[name]!r}: an instance stays in its service"
+    return ""
+
+
+def _text(entry: Any, key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _services(root: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
+    services = root.get("services") if isinstance(root, dict) else None
+    for index, service in enumerate(services if isinstance(services, list) else ()):
+        if isinstance(service, dict):
+            yield ("services", index), service
+
+
 def _plans(path: Path, service: Any) -> Iterator[tuple[Path, Any]]:
     plans = service.get("plans") if isinstance(service, dict) else None
     for index, plan in enumerate(plans if isinstance(plans, list) else ()):

@@ -23,6 +23,7 @@ from purveyor_server.domain.policies import CleanupPolicy, InventoryPolicy, Leas
 JsonSchema = dict[str, Any]
 NO_LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 NO_INVENTORIES: Mapping[str, InventoryPolicy] = MappingProxyType({})
+NO_SNAPSHOTS: Mapping[tuple[str, str], PlanSnapshot] = MappingProxyType({})
 MAX_VIEWS = 10_000  # tenants' catalogs in memory
 
 
@@ -112,14 +113,17 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A plan with its service."""
+    """A plan with its service; `made` is its snapshot where the catalog has worked it out."""
 
     service: Service
     plan: Plan
+    made: PlanSnapshot | None = None
 
     @property
     def snapshot(self) -> PlanSnapshot:
         """What is kept with every instance and binding that this plan makes."""
+        if self.made is not None:
+            return self.made
         service, plan = self.service, self.plan
         snapshot = PlanSnapshot(
             digest="",
@@ -149,18 +153,23 @@ class Catalog:
         etag: str = "",
         labels: Mapping[str, Mapping[str, str]] = NO_LABELS,
         inventories: Mapping[str, InventoryPolicy] = NO_INVENTORIES,
+        snapshots: Mapping[tuple[str, str], PlanSnapshot] = NO_SNAPSHOTS,
     ) -> None:
+        """`snapshots` are those that are worked out already, by service and plan id."""
         self.services = services
         self.inventories = inventories
         self.version = version
         self.etag = etag
         self._labels = labels
         self._views: dict[str, Catalog] = {}
-        parts: list[Service | Plan] = [*services, *(plan for service in services for plan in service.plans)]
+        plans = [plan for service in services for plan in service.plans]
+        parts: list[Service | Plan] = [*services, *plans]
         self._restricted = any(part.visible_to is not None for part in parts)
+        self._retiring = any(plan.state is PlanState.RETIRED for plan in plans)
         self._services = {service.id: service for service in services}
-        self._offers = {(s.id, p.id): Offer(s, p) for s in services for p in s.plans}
-        self.snapshots = {key: offer.snapshot for key, offer in self._offers.items()}
+        bare = {(s.id, p.id): Offer(s, p) for s in services for p in s.plans}
+        self.snapshots = {key: snapshots.get(key) or offer.snapshot for key, offer in bare.items()}
+        self._offers = {key: Offer(offer.service, offer.plan, self.snapshots[key]) for key, offer in bare.items()}
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -168,9 +177,12 @@ class Catalog:
         return tuple(self._offers.values())
 
     def seen_by(self, tenant: str) -> Catalog:
-        """What a tenant may know of, with an etag of its own: a plan that it may not see is as if it did not exist."""
+        """What a tenant may order, with an etag of its own: a plan that it may not see, or that is RETIRED, is as if it did not
+        exist."""
         if not self._restricted:
-            return self
+            if not self._retiring:
+                return self
+            tenant = ""  # the same for everybody
         found = self._views.get(tenant)
         if found is None:
             if len(self._views) >= MAX_VIEWS:
@@ -184,16 +196,30 @@ class Catalog:
         def shown(part: Service | Plan) -> bool:
             return part.visible_to is None or part.visible_to.shows(tenant, labels)
 
-        def bare(part: Any) -> Any:  # who else may see it is not told, not even by the etag
-            return msgspec.structs.replace(part, visible_to=None)
+        def orders(plan: Plan) -> bool:
+            return shown(plan) and plan.state is not PlanState.RETIRED
 
+        def bare(
+            plan: Plan,
+        ) -> Plan:  # who else may see it is not told, not even by the etag, nor are plans that are hidden
+            kept = plan.transitions_from
+            if kept is not None and self._restricted:
+                kept = tuple(name for name in kept if name in told)
+            return msgspec.structs.replace(plan, visible_to=None, transitions_from=kept)
+
+        told = {plan.id for service in self.services if shown(service) for plan in service.plans if shown(plan)}
         services = tuple(
-            msgspec.structs.replace(bare(service), plans=plans)
+            msgspec.structs.replace(service, plans=plans, visible_to=None)
             for service in self.services
-            if shown(service) and (plans := tuple(bare(plan) for plan in service.plans if shown(plan)))
+            if shown(service) and (plans := tuple(bare(plan) for plan in service.plans if orders(plan)))
         )
         etag = hashlib.sha256(msgspec.json.encode(services, order="sorted")).hexdigest()
-        return Catalog(services, self.version, etag)
+        return Catalog(services, self.version, etag, snapshots=self.snapshots)
+
+    def state_of(self, service_id: str, plan_id: str) -> PlanState:
+        """Where a plan is in its life; REMOVED when this catalog does not have it."""
+        found = self._offers.get((service_id, plan_id))
+        return PlanState.REMOVED if found is None else found.plan.state
 
     def offer(self, service_id: str, plan_id: str) -> Offer:
         """The plan of exactly this service; raises UNKNOWN_SERVICE or UNKNOWN_PLAN. Ids only: names are for people."""

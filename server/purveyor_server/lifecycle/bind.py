@@ -15,6 +15,7 @@ from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
 from purveyor_server.domain.model import Binding, Instance
 from purveyor_server.domain.parameters import for_bind
+from purveyor_server.domain.planrules import Use, check_use
 from purveyor_server.domain.quotas import PlanKey, check_new_binding
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, Verb
@@ -107,7 +108,9 @@ async def _prepared(parts: Parts, scope: Scope, ask: BindAsk) -> BindAsk:
     parts.book.refresh(digest)
     plan = parts.book.get(digest)
     try:
-        offer = parts.catalog().offer(plan.snapshot.service_id, plan.snapshot.plan_id)
+        catalog, named = parts.catalog(), (plan.snapshot.service_id, plan.snapshot.plan_id)
+        check_use(Use.BIND, catalog.state_of(*named), plan.snapshot.plan_id)
+        offer = catalog.offer(*named)
         parameters = for_bind(offer, ask.request.parameters)
         veiled = veil(parts, ask.uid, (offer.plan.schemas.binding_create,), parameters)
     except PurveyorError as error:

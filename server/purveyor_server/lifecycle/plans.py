@@ -68,9 +68,8 @@ class PlanBook:
         return known
 
     def of(self, offer: Offer) -> KnownPlan:
-        """The plan of an offer of the catalog."""
-        snapshot = self._catalog().snapshots.get((offer.service.id, offer.plan.id)) or offer.snapshot
-        return self._describe(snapshot)
+        """The plan of an offer, as the catalog had it that the offer is of, whatever has been applied since."""
+        return self._describe(offer.snapshot)
 
     async def learn(self, digest: str) -> None:
         """Read the plan of `digest` from the store. Raises INTERNAL when it is not there: a record names it."""

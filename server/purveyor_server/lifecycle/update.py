@@ -16,6 +16,7 @@ from purveyor_server.domain.conflicts import Ask, Row, Ruling, row_of, rule
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
 from purveyor_server.domain.model import Instance, Operation, Settings
 from purveyor_server.domain.parameters import check_change, check_json, for_update
+from purveyor_server.domain.planrules import Use, check_use, why_not_from
 from purveyor_server.domain.quotas import PlanKey, check_moved_instance
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, OperationState, Verb
@@ -147,7 +148,12 @@ def _target(parts: Parts, ask: UpdateAsk, present: Settings) -> Target:
     current = parts.book.get(present.plan)
     moves = request.plan_id not in {None, "", present.plan_id}
     # An instance keeps the plan that it has, also when others are not shown it any more; it cannot move to a hidden one.
-    catalog = parts.catalog().seen_by(request.tenant) if moves else parts.catalog()
+    catalog = parts.catalog()
+    if moves:
+        catalog = catalog.seen_by(request.tenant)
+    else:
+        use = Use.CHANGE if request.maintenance_info is None else Use.UPGRADE
+        check_use(use, catalog.state_of(present.service_id, present.plan_id), present.plan_id)
     offer = catalog.offer(present.service_id, request.plan_id or present.plan_id)
     if moves:
         _check_move(parts, current, offer)
@@ -160,14 +166,15 @@ def _target(parts: Parts, ask: UpdateAsk, present: Settings) -> Target:
 
 
 def _check_move(parts: Parts, current: KnownPlan, offer: Offer) -> None:
-    """A plan may be left when it says so (the live catalog's word before the snapshot's), for one of the same provider."""
+    """A plan may be left for one of the same provider when that one takes its instances or, where it does not say, when the plan
+    that is left says so (the live catalog's word before the snapshot's)."""
     old = current.snapshot
     try:
         leavable = parts.catalog().offer(old.service_id, old.plan_id).plan.plan_updateable
     except PurveyorError:
         leavable = old.plan_updateable
-    if not leavable:
-        raise not_updatable(old.plan_id, offer.plan.id, "instances of this plan cannot change their plan")
+    if why := why_not_from(offer.plan, old.plan_id, leavable=leavable):
+        raise not_updatable(old.plan_id, offer.plan.id, why)
     new = offer.plan.provider
     if (new.name, new.kind) != (old.provider.name, old.provider.kind):
         raise not_updatable(old.plan_id, offer.plan.id, "the other plan is made by another provider")

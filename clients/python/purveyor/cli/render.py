@@ -63,11 +63,12 @@ def facts(pairs: Iterable[tuple[str, str | Text]]) -> Table:
 def catalog(found: Catalog) -> Table:
     """One row per plan."""
     return table(
-        ("SERVICE", "PLAN", "BINDABLE", "FREE", "DESCRIPTION"),
+        ("SERVICE", "PLAN", "STATE", "BINDABLE", "FREE", "DESCRIPTION"),
         (
             (
                 service.name,
                 plan.name,
+                state(plan.state),
                 "yes" if plan.bindable else "no",
                 "yes" if plan.free else "no",
                 plan.description or service.description,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from purveyor.v1 import catalog_pb2
 from purveyor_server.domain.catalog import Catalog, JsonSchema, Plan, PlanSchemas, Service
+from purveyor_server.domain.policies import PlanState
 from purveyor_server.rpc.convert.instance import encode_maintenance
 from purveyor_server.rpc.convert.values import fill_struct, to_duration
+
+# A plan that is retired is shown to nobody.
+STATES = {PlanState.ACTIVE: catalog_pb2.Plan.STATE_ACTIVE, PlanState.DEPRECATED: catalog_pb2.Plan.STATE_DEPRECATED}
 
 
 def encode_catalog(catalog: Catalog) -> catalog_pb2.Catalog:
@@ -47,6 +51,9 @@ def _plan(plan: Plan) -> catalog_pb2.Plan:
         maximum_polling_duration=to_duration(plan.maximum_polling_duration),
         maintenance_info=encode_maintenance(plan.maintenance_info),
     )
+    message.state = STATES[plan.state]
+    if plan.transitions_from is not None:
+        message.transitions.CopyFrom(catalog_pb2.Transitions(from_plan_ids=plan.transitions_from))
     fill_struct(message.metadata, plan.metadata)
     return message
 
