@@ -33,7 +33,12 @@ def stub() -> str:
         module = parsed(file)
         imports |= imported(module)
         variables |= assigned(module)
-        parts.append(class_stub(found_class(module, name), name, found_class(shared, BASE[1])))
+        node = found_class(module, name)
+        inherited = [found_class(shared, BASE[1])]
+        for part, home in parts_of(node, module).items():
+            imports |= imported(home)
+            inherited.insert(0, found_class(home, part))
+        parts.append(class_stub(node, name, inherited))
     body = "\n\n".join(parts)
     body = "\n".join(text for variable, text in variables.items() if variable in names_in(body)) + "\n\n" + body
     used = names_in(body)
@@ -49,6 +54,13 @@ def parsed(file: str) -> ast.Module:
 def found_class(module: ast.Module, name: str) -> ast.ClassDef:
     """The class of that name."""
     return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def parts_of(node: ast.ClassDef, module: ast.Module) -> dict[str, ast.Module]:
+    """The classes that a client is put together from, with their modules, the last one first."""
+    homes = imported(module)
+    names = [name for name in map(ast.unparse, node.bases) if name in homes and name != BASE[1]]
+    return {name: parsed(f"{homes[name].removeprefix('purveyor.')}.py") for name in reversed(names)}
 
 
 def imported(module: ast.Module) -> dict[str, str]:
@@ -68,11 +80,11 @@ def names_in(text: str) -> set[str]:
     return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
 
 
-def class_stub(node: ast.ClassDef, name: str, base: ast.ClassDef) -> str:
-    """One class, with what it has from `base` where it derives from that."""
+def class_stub(node: ast.ClassDef, name: str, inherited: list[ast.ClassDef]) -> str:
+    """One class, with what it has from those of `inherited` that it derives from."""
     parent = f"({PARENTS[name]})" if name in PARENTS else ""
     lines = [f"class Sync{name}{parent}:", f'    """{sync_text(ast.get_docstring(node) or "")}"""']
-    for member in members(node, base):
+    for member in members(node, inherited):
         if isinstance(member, ast.AnnAssign):
             lines += attribute(ast.unparse(member.target), ast.unparse(member.annotation))
         elif isinstance(member, Function):
@@ -80,12 +92,14 @@ def class_stub(node: ast.ClassDef, name: str, base: ast.ClassDef) -> str:
     return "\n".join(lines)
 
 
-def members(node: ast.ClassDef, base: ast.ClassDef) -> list[ast.stmt]:
+def members(node: ast.ClassDef, inherited: list[ast.ClassDef]) -> list[ast.stmt]:
     """The statements of a class, then those that it inherits and does not replace."""
-    if base.name not in {ast.unparse(parent) for parent in node.bases}:
-        return node.body
-    own = {member.name for member in node.body if isinstance(member, Function)}
-    return [*node.body, *(member for member in base.body if isinstance(member, Function) and member.name not in own)]
+    found, bases = list(node.body), {ast.unparse(parent) for parent in node.bases}
+    for base in inherited:
+        if base.name in bases:
+            own = {member.name for member in found if isinstance(member, Function)}
+            found += [member for member in base.body if isinstance(member, Function) and member.name not in own]
+    return found
 
 
 def attribute(name: str, kind: str) -> list[str]:

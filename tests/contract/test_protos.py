@@ -63,6 +63,10 @@ ADMIN = {
     "RetireKey": "IDEMPOTENT",
     "ListQuotas": "NO_SIDE_EFFECTS",
     "Drain": "IDEMPOTENT",
+    "ObserveInstance": "IDEMPOTENT",
+    "ListDrift": "NO_SIDE_EFFECTS",
+    "PauseReconciliation": "IDEMPOTENT",
+    "ResumeReconciliation": "IDEMPOTENT",
 }
 # CreateToken alone cannot be sent again: what its first answer showed is shown once.
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}

@@ -37,6 +37,7 @@ from purveyor.admin_values import (
     Token,
 )
 from purveyor.connection import Limits
+from purveyor.drifting import DriftCalls
 from purveyor.errors import PurveyorError
 from purveyor.failures import from_rpc
 from purveyor.opened import OpenedClient
@@ -55,7 +56,7 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient(OpenedClient):
+class AdminClient(DriftCalls, OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from purveyor.bridge import Bridge
+from purveyor.opened import OpenedClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -133,7 +134,7 @@ async def _nothing() -> None:
 def mirror(source: type, base: type[BlockingObject], wrapped: Mapping[type, type[BlockingObject]]) -> Any:
     """The blocking class of `source`; answers of a class in `wrapped` become its blocking one. Raises TypeError."""
     members: dict[str, Any] = {"__doc__": sync_text(source.__doc__ or ""), "__module__": "purveyor.sync"}
-    for name, member in vars(source).items():
+    for name, member in _own(source).items():
         if name in ASYNC_ONLY or name in BY_HAND:
             continue
         if name == "__aiter__":
@@ -145,6 +146,16 @@ def mirror(source: type, base: type[BlockingObject], wrapped: Mapping[type, type
     for name in inspect.get_annotations(source):
         members.setdefault(name, _attribute(name))
     return type(f"Sync{source.__name__}", (base,), members)
+
+
+def _own(source: type) -> dict[str, Any]:
+    """The members of a class and of the parts that it is put together from; the common base of clients is not one."""
+    parts = [kind for kind in source.__mro__ if kind is source or issubclass(kind, OpenedClient)]
+    found: dict[str, Any] = {}
+    for kind in parts:
+        if kind is not OpenedClient:
+            found = {**vars(kind), **found}
+    return found
 
 
 def adopt(kind: type[BlockingObject], source: Any, bridge: Bridge) -> Any:

@@ -270,6 +270,8 @@ def instance(message: instance_pb2.Instance) -> Instance:
         create_time=time_of(message.create_time),
         update_time=time_of(message.update_time),
         delete_time=time_of(message.delete_time),
+        pause_reason=message.reconciliation_pause.reason,
+        pause_time=time_of(message.reconciliation_pause.pause_time),
     )
 
 

@@ -25,6 +25,7 @@ from purveyor.admin_values import (
 )
 from purveyor.blocking import BlockingIterator
 from purveyor.credentials import Credentials
+from purveyor.drift_values import DriftReport
 from purveyor.places import EventPlace
 from purveyor.tls import Tls
 from purveyor.values import (
@@ -334,6 +335,14 @@ class SyncAdminClient:
         """Static tokens by id, revoked and expired ones too."""
     def revoke_token(self, token_id: str, reason: str, *, validate_only: bool = False) -> Token:
         """Take a static token back. Raises NotFoundError."""
+    def drift(self, *, page_size: int = 0) -> BlockingIterator[DriftReport]:
+        """Instances of every tenant whose backend is not what their record says, or cannot be asked."""
+    def look(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> DriftReport:
+        """Look at the backend of an instance now. Raises NotFoundError, FailedPreconditionError, ConflictError."""
+    def pause(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> Instance:
+        """Leave an instance alone: the broker does nothing to it by itself. Raises NotFoundError."""
+    def resume(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> Instance:
+        """Look after an instance again. Raises NotFoundError."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -245,6 +245,8 @@ class Instance:
     create_time: datetime | None = None
     update_time: datetime | None = None
     delete_time: datetime | None = None
+    pause_reason: str = ""
+    pause_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,7 +168,9 @@ class Broker:
         self._start_denials(store)
         admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity)
         use_cases = self._use_cases(store, catalog, registry, keys, hub, log, door)
-        self._start_loops(LoopParts(store, use_cases, registry, lambda: catalog, self._clock, settings.reconcile))
+        self._start_loops(
+            LoopParts(store, use_cases, admin, registry, lambda: catalog, self._clock, settings.reconcile)
+        )
         await self._serve_operators(admin, hub, log, engine, identity)
         await self._serve(use_cases, store, identity)
 
@@ -247,6 +249,7 @@ class Broker:
             running=engine.running_by_provider,
             tokens_changed=identity.judge.forget,
             quotas=self.settings.tenant_quotas,
+            pace=self.settings.reconcile.pace,
             stop=self._ask_to_stop,
         )
 

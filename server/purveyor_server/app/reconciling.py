@@ -10,8 +10,10 @@ from purveyor_server.config.settings import ReconcileSection
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.providers.registry import ProviderRegistry
+from purveyor_server.reconcile.drift import DriftLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
 from purveyor_server.store.contract import Store
 
@@ -21,15 +23,16 @@ class LoopParts(msgspec.Struct, frozen=True):
 
     store: Store
     use_cases: Lifecycle
+    admin: AdminParts
     registry: ProviderRegistry
     catalog: Callable[[], Catalog]
     clock: Clock
     settings: ReconcileSection
 
 
-def loops(_parts: LoopParts) -> tuple[Loop, ...]:
+def loops(parts: LoopParts) -> tuple[Loop, ...]:
     """Every loop."""
-    return ()
+    return (DriftLoop(parts.admin, parts.settings.drift_page),)
 
 
 def start_loops(tasks: TaskGroup, every: Iterable[Loop]) -> None:

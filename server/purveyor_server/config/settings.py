@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from purveyor_server.config.identity import IdentitySettings
 from purveyor_server.config.listening import AdminSettings, FilePath, ListenSettings, Section
 from purveyor_server.config.values import Duration, Size, TenantName, absent
+from purveyor_server.domain.drift import Pace
 from purveyor_server.domain.quotas import MOST, MOST_PER_INSTANCE, UNLIMITED, Limits, Quotas, Standard
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
@@ -25,7 +26,7 @@ from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.watch.settings import WatchSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
-_ENGINE, _SQLITE, _FACADE, _WATCH = EngineSettings(), SqliteSettings(), FacadeSettings(), WatchSettings()
+_ENGINE, _SQLITE, _FACADE, _WATCH, _PACE = EngineSettings(), SqliteSettings(), FacadeSettings(), WatchSettings(), Pace()
 MIN_LEASE = timedelta(seconds=3)
 MIB = 1024 * 1024
 # An operation is kept at least this long after its end: clients may ask for its outcome that late.
@@ -198,6 +199,14 @@ class ReconcileSection(Section):
     """How often the broker's loops look; each knows what is due, so this is how late it may notice."""
 
     enabled: bool = True
+    drift: Duration = _PACE.every
+    drift_confirm: Duration = _PACE.confirm
+    drift_page: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+    @property
+    def pace(self) -> Pace:
+        """Of looks at backends."""
+        return Pace(self.drift, self.drift_confirm)
 
 
 class QuotaSection(Section):

@@ -92,6 +92,14 @@ class Endpoint(msgspec.Struct, frozen=True):
     protocol: str = "tcp"
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """Somebody has told the broker to leave an instance alone: why, who, when."""
+
+    reason: str
+    principal: str
+    at: datetime
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """One incarnation of an instance id. `desired`, `in_flight` and `applied` are kept apart so a failed update loses nothing."""
 
@@ -110,6 +118,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     observed_at: datetime | None = None
     deletion_protected: bool = False
     adopted: bool = False
+    reconcile_paused: Pause | None = None
     digest: str = ""  # HMAC of the create request as sent (hex)
     context: dict[str, Json] = {}
     originating_identity: Identity | None = None

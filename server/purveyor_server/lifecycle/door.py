@@ -71,6 +71,10 @@ class Action(StrEnum):
     SET_QUOTA = "SetQuota"
     DELETE_QUOTA = "DeleteQuota"
     DRAIN = "Drain"
+    OBSERVE_INSTANCE = "ObserveInstance"
+    LIST_DRIFT = "ListDrift"
+    PAUSE_RECONCILIATION = "PauseReconciliation"
+    RESUME_RECONCILIATION = "ResumeReconciliation"
 
 
 WRITES = frozenset(
@@ -97,6 +101,10 @@ OPERATOR_ACTIONS = frozenset(
         Action.RETIRE_KEY,
         Action.LIST_QUOTAS,
         Action.DRAIN,
+        Action.OBSERVE_INSTANCE,
+        Action.LIST_DRIFT,
+        Action.PAUSE_RECONCILIATION,
+        Action.RESUME_RECONCILIATION,
     }
 )
 # Who may do, and have, what is decided by those of another role. Operators are among those whom the audit records tell of,

@@ -176,6 +176,7 @@ class _Gauges:
         self.verified = gauge(
             "audit_verified_timestamp_seconds", "When a verification last found no fault; 0 for never."
         )
+        self.drift = gauge("drift", "Instances whose backend is not what the record says, or cannot be asked.", "drift")
         self.store = gauge("store_bytes", "Size of the store's files.")
         self.free = gauge("disk_free_bytes", "Free on the store's disk.")
         self.low_water = gauge("disk_low_water_bytes", "Below so many free bytes nothing new is accepted.")
@@ -183,7 +184,7 @@ class _Gauges:
     def fill(self, report: Report, sizes: Sizes) -> None:
         """Set every gauge; series that are gone disappear."""
         facts = report.facts
-        for several in (self.info, self.waiting, self.running, self.ready, self.circuit, self.frozen):
+        for several in (self.info, self.waiting, self.running, self.ready, self.circuit, self.frozen, self.drift):
             several.clear()
         self.info.labels(report.version).set(1)
         for queue in facts.queues:
@@ -193,6 +194,8 @@ class _Gauges:
         for provider in report.providers:
             self.ready.labels(provider.ref.name).set(provider.health is Health.READY)
             self.circuit.labels(provider.ref.name).set(provider.health is Health.CIRCUIT_OPEN)
+        for drift, count in facts.drift.items():
+            self.drift.labels(drift).set(count)
         for freeze in report.freezes:
             self.frozen.labels(freeze.name).set(1)
         self.parked.set(facts.parked)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from purveyor_server.domain.model import ProviderRef
-from purveyor_server.providers.contract import Known, Observed, Owned, ProviderError
+from purveyor_server.providers.contract import Ability, Known, Observed, Owned, ProviderError
 from purveyor_server.providers.registry import ProviderMissingError, ProviderRegistry
 
 MAX_PROBLEM = 300  # characters
@@ -58,6 +58,10 @@ class Inspector:
         if failure is not None:
             return Finding(Health.UNUSABLE, _words(failure))
         return Finding(Health.READY if ref.name in self._checked else Health.UNKNOWN)
+
+    def abilities(self, ref: ProviderRef) -> frozenset[Ability]:
+        """What the provider can do. Raises ProviderMissingError."""
+        return self._registry.abilities(ref)
 
     async def owned(self, ref: ProviderRef, store_id: str) -> AsyncIterator[Owned]:
         """What carries the marker of `store_id`. Raises ProviderError, ProviderMissingError."""

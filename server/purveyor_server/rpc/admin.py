@@ -13,13 +13,14 @@ from contextlib import aclosing
 from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import admin_service_pb2_grpc
+from purveyor.v1 import admin_service_pb2_grpc, drift_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import admin as convert
 from purveyor_server.rpc.convert import audit, quotas
 from purveyor_server.rpc.convert.binding import encode_binding
+from purveyor_server.rpc.convert.drift import encode_drifted
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.convert.values import to_timestamp
@@ -174,3 +175,29 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     async def Drain(self, request: pb.DrainRequest, context: Any) -> pb.DrainResponse:
         await self._admin.drain(current_caller(), convert.decode_act(request))
         return pb.DrainResponse()
+
+    async def ObserveInstance(
+        self, request: drift_pb2.ObserveInstanceRequest, context: Any
+    ) -> drift_pb2.ObserveInstanceResponse:
+        act = convert.decode_act(request)
+        found = await self._admin.observe_instance(current_caller(), request.tenant, request.instance_id, act)
+        return drift_pb2.ObserveInstanceResponse(report=encode_drifted(found))
+
+    async def ListDrift(self, request: drift_pb2.ListDriftRequest, context: Any) -> drift_pb2.ListDriftResponse:
+        page = await self._admin.list_drift(current_caller(), request.page_size, request.page_token)
+        reports = [encode_drifted(found) for found in page.items]
+        return drift_pb2.ListDriftResponse(reports=reports, next_page_token=page.next_page_token)
+
+    async def PauseReconciliation(
+        self, request: drift_pb2.PauseReconciliationRequest, context: Any
+    ) -> drift_pb2.PauseReconciliationResponse:
+        act = convert.decode_act(request)
+        found = await self._admin.pause(current_caller(), request.tenant, request.instance_id, act)
+        return drift_pb2.PauseReconciliationResponse(instance=encode_instance(found))
+
+    async def ResumeReconciliation(
+        self, request: drift_pb2.ResumeReconciliationRequest, context: Any
+    ) -> drift_pb2.ResumeReconciliationResponse:
+        act = convert.decode_act(request)
+        found = await self._admin.resume(current_caller(), request.tenant, request.instance_id, act)
+        return drift_pb2.ResumeReconciliationResponse(instance=encode_instance(found))

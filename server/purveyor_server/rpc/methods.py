@@ -85,6 +85,10 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/SetQuota": Kind.WRITE,
     "/purveyor.v1.AdminService/DeleteQuota": Kind.WRITE,
     "/purveyor.v1.AdminService/Drain": Kind.WRITE,
+    "/purveyor.v1.AdminService/ObserveInstance": Kind.WRITE,
+    "/purveyor.v1.AdminService/ListDrift": Kind.READ,
+    "/purveyor.v1.AdminService/PauseReconciliation": Kind.WRITE,
+    "/purveyor.v1.AdminService/ResumeReconciliation": Kind.WRITE,
 }
 
 

@@ -19,6 +19,7 @@ from purveyor_server.domain.quotas import PlanKey, Quota, Usage, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.domain.tokens import Token, Use
+from purveyor_server.store.observing import ObservingCommands, ObservingReads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True):
     store_bytes: int
     free_bytes: int
     low_water_bytes: int
+    drift: Mapping[str, int] = {}  # instances by drift, without those IN_SYNC
 
     @property
     def pending(self) -> int:
@@ -137,7 +139,7 @@ class AuditPage(msgspec.Struct, frozen=True):
     more: int = 0
 
 
-class OperatorCommands(Protocol):
+class OperatorCommands(ObservingCommands, Protocol):
     """The writes."""
 
     async def freeze(self, freeze: Freeze, record: AuditRecord) -> Freeze:
@@ -204,7 +206,7 @@ class OperatorCommands(Protocol):
         ...
 
 
-class OperatorReads(Protocol):
+class OperatorReads(ObservingReads, Protocol):
     """The committed reads; of every tenant, for operators only."""
 
     @property

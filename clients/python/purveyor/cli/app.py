@@ -12,6 +12,7 @@ from purveyor.cli import (
     authoring,
     changing,
     crediting,
+    drifting,
     following,
     keys,
     operating,
@@ -92,6 +93,7 @@ crediting.add(app)
 following.add(app)
 changing.add(app)
 operating.add(app)
+drifting.add(app)
 keys.add(app)
 quotas.add(app)
 auditing.add(app)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.model import Instance
 from purveyor_server.domain.quotas import Limits, PlanKey
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
@@ -19,6 +20,8 @@ from purveyor_server.lifecycle.admin import (
     explaining,
     freezing,
     keys,
+    looking,
+    pausing,
     purging,
     quotas,
     reporting,
@@ -41,6 +44,7 @@ from purveyor_server.lifecycle.admin.contract import (
     Verification,
 )
 from purveyor_server.lifecycle.contract import Caller, OperationDetails, PageOf
+from purveyor_server.store.observing import Drifted
 
 
 class Administration:
@@ -138,3 +142,19 @@ class Administration:
     async def drain(self, caller: Caller, act: Act) -> None:
         """Begin to stop."""
         await quotas.drain(self._parts, caller, act)
+
+    async def observe_instance(self, caller: Caller, tenant: str, instance_id: str, act: Act) -> Drifted:
+        """Look at its backend now."""
+        return await looking.observe_instance(self._parts, caller, tenant, instance_id, act)
+
+    async def list_drift(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
+        """What is not in order."""
+        return await looking.list_drift(self._parts, caller, page_size, page_token)
+
+    async def pause(self, caller: Caller, tenant: str, instance_id: str, act: Act) -> Instance:
+        """Leave an instance alone."""
+        return await pausing.pause(self._parts, caller, tenant, instance_id, act)
+
+    async def resume(self, caller: Caller, tenant: str, instance_id: str, act: Act) -> Instance:
+        """Look after it again."""
+        return await pausing.resume(self._parts, caller, tenant, instance_id, act)

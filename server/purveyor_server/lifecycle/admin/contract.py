@@ -14,13 +14,14 @@ import msgspec
 
 from purveyor_server.domain import auditchain
 from purveyor_server.domain.catalog import Catalog
+from purveyor_server.domain.drift import Pace
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, ProviderRef
 from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.door import Door
-from purveyor_server.providers.contract import Known, Observed, Owned
+from purveyor_server.providers.contract import Ability, Known, Observed, Owned
 from purveyor_server.providers.inspection import Finding, Health
 from purveyor_server.security.keyring import Keyring
 from purveyor_server.store.contract import Store
@@ -177,6 +178,7 @@ class Backends(Protocol):
     """What operators may ask of providers; `providers.inspection.Inspector` has this shape. Each call is bounded in time."""
 
     def health(self, ref: ProviderRef) -> Finding: ...
+    def abilities(self, ref: ProviderRef) -> frozenset[Ability]: ...
     def owned(self, ref: ProviderRef, store_id: str) -> AsyncIterator[Owned]: ...
     async def observe(self, ref: ProviderRef, known: Known) -> Observed: ...
 
@@ -211,6 +213,7 @@ class AdminParts:
     running: Callable[[], dict[str, int]]  # operations being worked on, by provider
     tokens_changed: Callable[[], None] = lambda: None  # called when a static token was taken back
     quotas: Quotas = field(default_factory=Quotas)  # the settings
+    pace: Pace = field(default_factory=Pace)  # of looks at backends
     stop: Callable[[], None] = lambda: None  # begins the stop of the process
     verified: Verified = field(default_factory=Verified)
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -16,13 +16,13 @@ from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, R
 from purveyor_server.domain.model import Instance, ProviderRef
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Drift, InstanceState
+from purveyor_server.lifecycle.admin import looking
 from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, BackupFile, Difference, DifferenceKind
 from purveyor_server.lifecycle.admin.reporting import providers
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.lifecycle.veiling import opened, unveil
-from purveyor_server.providers.contract import Known, Owned, ProviderError, WorkSettings
+from purveyor_server.providers.contract import Owned, ProviderError
 from purveyor_server.store.contract import Page
 
 _log = structlog.get_logger(__name__)
@@ -146,24 +146,24 @@ async def _drifted(parts: AdminParts) -> AsyncIterator[Difference]:
 
 
 async def _observed(parts: AdminParts, instance: Instance) -> Difference | None:
-    applied = instance.applied or instance.desired
-    plan = await parts.store.plan(applied.plan)
-    if plan is None:
+    sight = await looking.sight_of(parts, instance)
+    if sight is None:
         return None
+    ref: ProviderRef | None = None
     try:
-        clear = await opened(parts.store, parts.keys.sealer, instance.uid, applied.sealed)
-        parameters = unveil(applied.parameters, applied.sealed, clear)
-        settings = WorkSettings(applied.service_id, applied.plan_id, plan.settings, parameters)
-        seen = await parts.backends.observe(plan.provider, Known(instance.uid, settings, instance.outputs))
+        ref, known = await looking.known_of(parts, sight.instance, sight.bindings)
+        seen = await parts.backends.observe(ref, known)
+    except looking.MissingPlanError:
+        return None
     except Exception as error:  # noqa: BLE001 - as above
-        return _unreadable(plan.provider, error, instance)
+        return _unreadable(ref or ProviderRef("", ""), error, instance)
     if seen.drift in {Drift.IN_SYNC, Drift.UNKNOWN}:
         return None
     missing = seen.drift is Drift.MISSING
     advice = "deprovision or purge it" if missing else "an update brings it back"
     return Difference(
         kind=DifferenceKind.MISSING if missing else DifferenceKind.DRIFTED,
-        provider=plan.provider.name,
+        provider=ref.name,
         resource=f"instance {instance.instance_id}",
         sentence="; ".join((*seen.differences, advice)),
         tenant=instance.tenant,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
+from purveyor.v1 import drift_pb2
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -45,6 +46,9 @@ Acting = (
     | pb.SetQuotaRequest
     | pb.DeleteQuotaRequest
     | pb.DrainRequest
+    | drift_pb2.ObserveInstanceRequest
+    | drift_pb2.PauseReconciliationRequest
+    | drift_pb2.ResumeReconciliationRequest
 )
 _ROLES = {number: str(role) for role, number in ROLES.items()}
 

@@ -7,7 +7,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from purveyor.v1 import catalog_pb2, instance_pb2, operation_pb2
 from purveyor_server.domain.etags import etag_of
-from purveyor_server.domain.model import Endpoint, Identity, Instance, Json, MaintenanceInfo, Settings
+from purveyor_server.domain.model import Endpoint, Identity, Instance, Json, MaintenanceInfo, Pause, Settings
 from purveyor_server.domain.states import Drift
 from purveyor_server.rpc.convert.enums import DRIFTS, INSTANCE_STATES
 from purveyor_server.rpc.convert.values import fill_struct, to_struct, to_timestamp
@@ -53,6 +53,7 @@ def encode_instance(instance: Instance, last: operation_pb2.Operation | None = N
         create_time=to_timestamp(instance.created_at),
         update_time=to_timestamp(instance.updated_at),
         delete_time=to_timestamp(instance.deleted_at),
+        reconciliation_pause=encode_pause(instance.reconcile_paused),
     )
     if instance.context:
         fill_struct(message.context, instance.context)
@@ -103,6 +104,13 @@ def encode_identity(identity: Identity | None) -> instance_pb2.OriginatingIdenti
     if identity is None:
         return None
     return instance_pb2.OriginatingIdentity(platform=identity.platform, value=to_struct(identity.value))
+
+
+def encode_pause(pause: Pause | None) -> instance_pb2.ReconciliationPause | None:
+    """Why it is left alone, without who said so; None stays None."""
+    if pause is None:
+        return None
+    return instance_pb2.ReconciliationPause(reason=pause.reason, pause_time=to_timestamp(pause.at))
 
 
 def encode_endpoint(endpoint: Endpoint) -> instance_pb2.Endpoint:

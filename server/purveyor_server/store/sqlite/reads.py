@@ -6,11 +6,13 @@ Guarantee: every query carries the caller's scope; a row outside it is as if it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
 
 from purveyor_server.domain.auditchain import Link, Marks
+from purveyor_server.domain.drift import Observation
 from purveyor_server.domain.filters import Comparator, Filter
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
@@ -19,8 +21,9 @@ from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
 from purveyor_server.store.log import CompactedError
+from purveyor_server.store.observing import Drifted
 from purveyor_server.store.operating import WHOLE, AuditLook, AuditPage, Queue, TenantUsage
-from purveyor_server.store.sqlite import auditing, rows
+from purveyor_server.store.sqlite import auditing, observing, rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.readers import Readers
@@ -208,6 +211,18 @@ class SqliteReads:
 
     async def every_instance(self, page: Page) -> tuple[Instance, ...]:
         return await self._decoded(rows.decode_instance, _EVERY_INSTANCE, (page.after, page.limit))
+
+    async def due_looks(self, now: datetime, limit: int) -> tuple[Instance, ...]:
+        return await self._decoded(rows.decode_instance, observing.SQL["due_looks"], (rows.micros(now), limit))
+
+    async def observation(self, uid: str) -> Observation | None:
+        return await self._one(observing.decode, observing.SQL["observation"], (uid,))
+
+    async def drifted(self, page: Page) -> tuple[Drifted, ...]:
+        return observing.drifted(await self._readers.rows(observing.SQL["drifted"], (page.after, page.limit)))
+
+    async def drift_counts(self) -> dict[str, int]:
+        return dict(await self._readers.rows(observing.SQL["drift_counts"]))
 
     async def known_uids(self, uids: Sequence[str]) -> dict[str, str]:
         names = msgspec.json.encode(list(uids)).decode()

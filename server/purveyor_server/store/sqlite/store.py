@@ -38,8 +38,19 @@ from purveyor_server.store.contract import (
     Progress,
     Retention,
 )
+from purveyor_server.store.observing import Seen, Sight
 from purveyor_server.store.operating import Copied, Facts, MetaSwap, Resealed
-from purveyor_server.store.sqlite import allocations, backup, claims, commands, operators, quotas, resealing, tokens
+from purveyor_server.store.sqlite import (
+    allocations,
+    backup,
+    claims,
+    commands,
+    observing,
+    operators,
+    quotas,
+    resealing,
+    tokens,
+)
 from purveyor_server.store.sqlite.connection import Connect, connect_writer, open_refusal, prepare_folder
 from purveyor_server.store.sqlite.disk import Disk, FreeBytes, free_bytes
 from purveyor_server.store.sqlite.errors import full, refusal, unavailable
@@ -221,6 +232,11 @@ class SqliteStore(SqliteReads):
         noted = tuple(uses)
         await self._run("note_uses", lambda tx: tokens.note_uses(tx, noted))
 
+    async def observe(
+        self, uid: str, decide: Callable[[Sight], Seen | None], record: AuditRecord | None = None
+    ) -> Seen | None:
+        return await self._run("observe", lambda tx: observing.observe(tx, uid, decide, record))
+
     async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
         return await self._run("finish_recovery", lambda tx: operators.finish_recovery(tx, record))
 
@@ -276,6 +292,7 @@ class SqliteStore(SqliteReads):
             store_bytes=await asyncio.to_thread(backup.size_of, self._path),
             free_bytes=await asyncio.to_thread(self._disk.free),
             low_water_bytes=self._settings.low_water_bytes,
+            drift=await self.drift_counts(),
         )
 
     async def backup(self, target: Path) -> Copied:

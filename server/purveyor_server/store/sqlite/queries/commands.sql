@@ -44,6 +44,7 @@ SELECT owner, name, sealed FROM secrets WHERE owner = ? ORDER BY name;
 -- name: plan
 SELECT body FROM plans WHERE digest = ?;
 
+-- What was worked on is looked at again soon.
 -- name: put_instance
 INSERT INTO instances (uid, tenant, instance_id, state, service_id, plan_id, last_operation,
     created_at, updated_at, deleted_at, body, counted_service, counted_plan)
@@ -51,7 +52,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, service_id = excluded.service_id,
     plan_id = excluded.plan_id, last_operation = excluded.last_operation, updated_at = excluded.updated_at,
     deleted_at = excluded.deleted_at, body = excluded.body, counted_service = excluded.counted_service,
-    counted_plan = excluded.counted_plan;
+    counted_plan = excluded.counted_plan,
+    look_at = CASE WHEN instances.state = excluded.state THEN instances.look_at ELSE 0 END;
 
 -- name: put_binding
 INSERT INTO bindings (uid, tenant, instance_id, instance_uid, binding_id, state, last_operation,
