@@ -52,6 +52,7 @@ DESIGN = {
     Row.DELETE_FAILED: "XX XX X X A FBF",
     Row.FAILED: "FE XX X N N ABA",
     Row.FAILED_CLEANUP: "PE XX X N N TBT",
+    Row.FAILED_KEPT: "XE XX X N N ABA",
     Row.DELETED: "AA NN N N N NNN",
 }
 DESIGN_BINDING = {
@@ -62,6 +63,7 @@ DESIGN_BINDING = {
     BindingRow.UNBINDING: "XXS",
     BindingRow.FAILED: "FEA",
     BindingRow.FAILED_CLEANUP: "PET",
+    BindingRow.FAILED_KEPT: "XEA",
     BindingRow.REVOCATION_BLOCKED: "XXA",
 }
 
@@ -110,8 +112,8 @@ def test_ended_operations_are_not_in_flight() -> None:
     assert row_of(of, (ended,)) is Row.READY
 
 
-def test_failed_with_remains_waits_for_their_clean_up() -> None:
-    assert row_of(instance(InstanceState.FAILED, cleanup_required=("role",)), ()) is Row.FAILED_CLEANUP
+def test_failed_with_remains_waits_for_their_clean_up_or_for_an_operator() -> None:
+    assert row_of(instance(InstanceState.FAILED, cleanup_required=("role",)), ()) is Row.FAILED_KEPT
     of = instance(InstanceState.FAILED)
     assert row_of(of, (operation(of, Verb.CLEANUP),)) is Row.FAILED_CLEANUP
 
@@ -161,7 +163,7 @@ def test_unbind_needs_both_tables(row: Row, bound: BindingRow, ruling: Ruling) -
 
 def test_removal_of_access_is_refused_only_while_the_whole_goes() -> None:
     live = set(BindingRow) - {BindingRow.ABSENT}
-    bindable = set(Row) - {Row.ABSENT, Row.PROVISIONING, Row.FAILED, Row.FAILED_CLEANUP, Row.DELETED}
+    bindable = set(Row) - {Row.ABSENT, Row.PROVISIONING, Row.FAILED, Row.FAILED_CLEANUP, Row.FAILED_KEPT, Row.DELETED}
     refused = {row for row in bindable for bound in live if rule_unbind(row, bound) is Ruling.WRONG_STATE}
     assert refused == {Row.DEPROVISIONING}
 

@@ -54,6 +54,8 @@ def scene(row: Row) -> Scene:
     }
     if row is Row.ABSENT:
         return Scene(None)
+    if row is Row.FAILED_KEPT:
+        return Scene(instance(InstanceState.FAILED, digest="same", cleanup_required=("role",)))
     if row in plain:
         deleted = instance(plain[row]).created_at if row is Row.DELETED else None
         return Scene(instance(plain[row], digest="same", deleted_at=deleted))
@@ -85,7 +87,7 @@ def asked(row: Row, ask: Ask) -> Decision:
         case Ask.BIND:
             return decide_bind(seen(found), rules.bind_ask())
         case Ask.UNBIND:
-            none_yet = row in {Row.ABSENT, Row.PROVISIONING, Row.FAILED, Row.FAILED_CLEANUP, Row.DELETED}
+            none_yet = row in {Row.ABSENT, Row.PROVISIONING, Row.DELETED} or row.name.startswith("FAILED")
             return decide_unbind(seen(found, None if none_yet else live[0]), rules.unbind_ask())
         case Ask.DEPROVISION:
             return decide_deprovision(seen(found), rules.deprovision_ask())
@@ -143,9 +145,9 @@ def binding_scene(row: BindingRow) -> tuple[Situation, Binding | None]:
     last = operation(of, Verb.PROVISION, state=OperationState.SUCCEEDED)
     if row is BindingRow.ABSENT:
         return situation(of), None
-    failed = row is BindingRow.FAILED_CLEANUP
-    state = BindingState.FAILED if failed else BindingState[row.name]
-    on = binding(of, state, digest="same")
+    state = BindingState.FAILED if row.name.startswith("FAILED") else BindingState[row.name]
+    left = ("login",) if row is BindingRow.FAILED_KEPT else ()
+    on = binding(of, state, digest="same", cleanup_required=left)
     verbs = {
         BindingRow.BINDING: Verb.BIND,
         BindingRow.UNBINDING: Verb.UNBIND,

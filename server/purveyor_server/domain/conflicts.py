@@ -42,7 +42,8 @@ class Row(StrEnum):
     DEPROVISIONING = "DEPROVISIONING"
     DELETE_FAILED = "DELETE_FAILED"
     FAILED = "FAILED (create)"
-    FAILED_CLEANUP = "FAILED (create), clean-up runs"
+    FAILED_CLEANUP = "FAILED (create), clean-up runs or is due"
+    FAILED_KEPT = "FAILED (create), remains kept for an operator"
     DELETED = "DELETED"
 
 
@@ -70,7 +71,8 @@ class BindingRow(StrEnum):
     EXPIRED = "EXPIRED"
     UNBINDING = "UNBINDING"
     FAILED = "FAILED"
-    FAILED_CLEANUP = "FAILED, clean-up runs"
+    FAILED_CLEANUP = "FAILED, clean-up runs or is due"
+    FAILED_KEPT = "FAILED, remains kept for an operator"
     REVOCATION_BLOCKED = "REVOCATION_BLOCKED"
 
 
@@ -126,6 +128,9 @@ INSTANCE_MATRIX: Mapping[Row, Mapping[Ask, Ruling]] = {
         _BUSY, _R.ALREADY_EXISTS, _REFUSED, _REFUSED, _REFUSED, _GONE, _GONE,
         _R.TAKE_OVER, _R.BINDINGS_EXIST, _R.TAKE_OVER,
     ),
+    Row.FAILED_KEPT: _row(
+        _REFUSED, _R.ALREADY_EXISTS, _REFUSED, _REFUSED, _REFUSED, _GONE, _GONE, _OK, _R.BINDINGS_EXIST, _OK
+    ),
     Row.DELETED: _row(_OK, _OK, _GONE, _GONE, _GONE, _GONE, _GONE, _GONE, _GONE, _GONE),
 }  # fmt: skip
 
@@ -139,6 +144,7 @@ BINDING_MATRIX: Mapping[BindingRow, Mapping[BindingAsk, Ruling]] = {
         BindingRow.UNBINDING: (_REFUSED, _REFUSED, _R.SAME_OPERATION),
         BindingRow.FAILED: (_R.FRESH_ATTEMPT, _R.ALREADY_EXISTS, _OK),
         BindingRow.FAILED_CLEANUP: (_BUSY, _R.ALREADY_EXISTS, _R.TAKE_OVER),
+        BindingRow.FAILED_KEPT: (_REFUSED, _R.ALREADY_EXISTS, _OK),
         BindingRow.REVOCATION_BLOCKED: (_REFUSED, _REFUSED, _OK),
     }.items()
 }
@@ -169,7 +175,9 @@ def row_of(instance: Instance | None, operations: Iterable[Operation]) -> Row:
         return _PLAIN_ROWS[instance.state]
     unfinished = [operation for operation in operations if not operation.done]
     if instance.state is InstanceState.FAILED:
-        return Row.FAILED_CLEANUP if unfinished or instance.cleanup_required else Row.FAILED
+        if unfinished:
+            return Row.FAILED_CLEANUP
+        return Row.FAILED_KEPT if instance.cleanup_required else Row.FAILED
     if any(not operation.binding_uid for operation in unfinished):
         return Row.READY_CLEANUP
     return Row.READY_BINDING_WORK if unfinished else Row.READY
@@ -183,7 +191,9 @@ def binding_row_of(binding: Binding | None, operations: Iterable[Operation]) -> 
         return _PLAIN_BINDING_ROWS[binding.state]
     own = [operation for operation in operations if operation.binding_uid == binding.uid and not operation.done]
     if binding.state is BindingState.FAILED:
-        return BindingRow.FAILED_CLEANUP if own or binding.cleanup_required else BindingRow.FAILED
+        if own:
+            return BindingRow.FAILED_CLEANUP
+        return BindingRow.FAILED_KEPT if binding.cleanup_required else BindingRow.FAILED
     parked = any(operation.verb is Verb.UNBIND for operation in own)
     return BindingRow.UNBINDING if parked else BindingRow.REVOCATION_BLOCKED
 
@@ -249,6 +259,8 @@ request* when the HMAC of what was sent is the same; an update has the *same tar
 - An update of labels, context or deletion_protected alone concerns no provider and ends with its accept: it is accepted in
   READY (whatever is in flight on bindings), FAILED and DELETE_FAILED, and ruled by the table elsewhere.
 - Clean-up operations in the way of a removal are taken over by it.
+- Remains are kept for an operator when the plan's clean-up policy is MANUAL, or when a clean-up was abandoned: see
+  [failures.md](failures.md).
 
 What a request meets on a binding id. A bind that starts nothing new (same operation, current state, ALREADY_EXISTS) is
 answered so while the instance is READY or UPDATING; everything else needs the instance's table to accept it first.

@@ -249,6 +249,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""  # CLEANUP: the operation whose remains it removes
     cleanup: tuple[CleanupStep, ...] = ()  # CLEANUP: what to do, in order
     generation: int = 0  # CLEANUP: how many came before it for the same origin
+    first_failure: Failure | None = None  # CLEANUP, and what goes on in another one's place: the error that began it all
+    remains: CleanupPolicy | None = None  # what becomes of its remains when it fails; None: removed at once
+    resumes: str = ""  # the operation whose journal it goes on with
     version: int = 0
     created_at: datetime
     started_at: datetime | None = None
@@ -258,6 +261,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     def done(self) -> bool:
         """True once the state is final."""
         return self.state in FINAL_OPERATION
+
+    @property
+    def held(self) -> bool:
+        """True when it failed and its remains are kept for an operator, until something else is done about them."""
+        return self.done and self.waiting is Waiting.HELD
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

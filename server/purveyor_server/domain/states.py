@@ -145,3 +145,4 @@ BINDING_TRANSITIONS: dict[BindingState, frozenset[BindingState]] = {
 
 FORWARD_ONLY = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP})
 REMOVALS = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP})
+KEEPING = frozenset({Verb.PROVISION, Verb.BIND})  # whose remains a clean-up policy may keep; never those of an update

@@ -177,6 +177,8 @@ class Forward:
         """The step that an interrupted run left behind, settled: whoever deletes next finds a quiet backend."""
         for step in self._journal.steps:
             if step.state is StepState.STARTED and step.unsettled:
+                if self._journal.past_deadline:
+                    return step  # the way back, and a removal that takes over, settle for themselves
                 if not self._journal.take_fresh(step):
                     await self._settle(planned[step.index], step)
                 return replace(step, unsettled=False)

@@ -1,5 +1,8 @@
 """What the end of an operation means: for its instance or binding, for those who wait for it, for what is left behind.
 
+What a failed create or bind left is undone at once, later (DELAYED: a CLEANUP that is due then) or never by itself (MANUAL: the
+operation has ended, its `waiting` says HELD, and nothing is touched before somebody says what).
+
 Guarantee: the end is one command. Success of a forward operation requires that no cancel request is there (`CancelWonError`
 otherwise, and nothing is written but the last result), so of cancel and success exactly one wins.
 A resource whose removal has been accepted (DEPROVISIONING, UNBINDING) keeps that state whatever else ends.
@@ -7,7 +10,8 @@ A resource whose removal has been accepted (DEPROVISIONING, UNBINDING) keeps tha
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -24,12 +28,16 @@ from purveyor_server.domain.model import (
     Step,
     UniqueMark,
 )
+from purveyor_server.domain.policies import CleanupMode, CleanupPolicy
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import (
     BindingState,
     InstanceState,
+    Make,
     OperationState,
+    StepState,
     Verb,
+    Waiting,
 )
 from purveyor_server.engine.transitions import ended, stops_for_cancel, unblocked
 from purveyor_server.kit.ids import new_id
@@ -40,8 +48,12 @@ class CancelWonError(Exception):
     """A cancel request was committed before the success: the operation turns back instead."""
 
 
+KEPT = "the clean-up policy is MANUAL: retry it, clean up, or remove what it was to make"
+LATER = "the clean-up policy is DELAYED: what is left may be looked at until then"
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How an operation ends. `left` is what a CLEANUP carries on with; `unfinished` names what a failed removal left."""
+    """How an operation ends. `left` is what a CLEANUP carries on with; `unfinished` names what nobody carries on with."""
 
     state: OperationState
     failure: Failure | None = None
@@ -55,18 +67,38 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     unfinished: tuple[str, ...] = ()
     cleanup_delay: timedelta = timedelta(0)
     cleanup_budget: timedelta = timedelta(minutes=10)
+    keeps: CleanupPolicy | None = None  # the way back is not taken now: what is left waits as this says
 
 
 def finish(job: Job, ending: Ending) -> Writes:
     """The last command of an operation. Raises CancelWonError."""
-    if ending.state is OperationState.SUCCEEDED and stops_for_cancel(job.operation):
+    succeeds = ending.state is OperationState.SUCCEEDED
+    if (succeeds or ending.keeps is not None) and stops_for_cancel(job.operation):
         raise CancelWonError
     operation = ended(job.operation, job.now, ending.state, ending.failure)
     operation = msgspec.structs.replace(operation, cleanup_required=_names(ending))
     writes = _RESOURCES[operation.verb](job, operation, ending)
-    cleanup = (_cleanup(job, operation, ending),) if ending.left and not _being_removed(job, operation) else ()
-    operations = (operation, *_dependents(job, operation), *_superseded(job, operation), *cleanup)
+    operation, cleanup = _remains(job, operation, ending)
+    operations = (operation, *dependents(job, operation), *_superseded(job, operation), *cleanup)
     return msgspec.structs.replace(writes, operations=operations, steps=ending.steps)
+
+
+def _remains(job: Job, operation: Operation, ending: Ending) -> tuple[Operation, tuple[Operation, ...]]:
+    """Who looks after what is left: an operator when the policy is MANUAL, else a CLEANUP, or the removal under way."""
+    if not ending.left or _being_removed(job, operation):
+        return operation, ()
+    if ending.keeps is None or ending.keeps.mode is CleanupMode.IMMEDIATE:
+        return operation, (cleanup_of(operation, job.now, ending),)
+    if ending.keeps.mode is CleanupMode.MANUAL:
+        return msgspec.structs.replace(operation, waiting=Waiting.HELD, waiting_detail=KEPT), ()
+    cleanup = cleanup_of(operation, job.now, ending)
+    return operation, (msgspec.structs.replace(cleanup, waiting=Waiting.PARKED, waiting_detail=LATER),)
+
+
+def standing(steps: Iterable[Step], make: Make) -> tuple[CleanupStep, ...]:
+    """What may be there of the steps of a journal, the newest first, and what makes it right again."""
+    left = [step for step in steps if step.state is not StepState.UNDONE]
+    return tuple(CleanupStep(step.name, make) for step in reversed(left))
 
 
 def _being_removed(job: Job, operation: Operation) -> bool:
@@ -76,7 +108,8 @@ def _being_removed(job: Job, operation: Operation) -> bool:
     return job.instance is not None and job.instance.state is InstanceState.DEPROVISIONING
 
 
-def _dependents(job: Job, operation: Operation) -> tuple[Operation, ...]:
+def dependents(job: Job, operation: Operation) -> tuple[Operation, ...]:
+    """Those that waited for the ended operation, without it; a parent is told of a child that failed."""
     failure = None
     if operation.verb is Verb.UNBIND and operation.state is OperationState.FAILED:
         message = f"the binding {operation.binding_id!r} could not be unbound"
@@ -105,10 +138,10 @@ def _superseded(job: Job, operation: Operation) -> tuple[Operation, ...]:
     )
 
 
-def _cleanup(job: Job, operation: Operation, ending: Ending) -> Operation:
+def cleanup_of(operation: Operation, now: datetime, ending: Ending) -> Operation:
     """The operation that carries on with what is left: its deadline bounds it, the next generation follows it."""
     generation = operation.generation + 1 if operation.verb is Verb.CLEANUP else 0
-    due = job.now + ending.cleanup_delay
+    due = now + ending.cleanup_delay
     return Operation(
         operation_id=new_id(),
         tenant=operation.tenant,
@@ -129,7 +162,8 @@ def _cleanup(job: Job, operation: Operation, ending: Ending) -> Operation:
         origin=operation.origin or operation.operation_id,
         cleanup=ending.left,
         generation=generation,
-        created_at=job.now,
+        first_failure=operation.first_failure or ending.failure,
+        created_at=now,
         version=1,
     )
 
@@ -153,7 +187,7 @@ def _provision(job: Job, operation: Operation, ending: Ending) -> Writes:
     instance = touch(
         instance, job.now, state=InstanceState.FAILED, usable=False, in_flight=None, cleanup_required=_names(ending)
     )
-    return Writes(instances=(instance,), erase=() if ending.left else (instance.uid,))
+    return Writes(instances=(instance,), erase=() if _names(ending) else (instance.uid,))
 
 
 def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
@@ -168,7 +202,7 @@ def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
             changes["state"] = InstanceState.DELETE_FAILED
             return Writes(instances=(touch(instance, job.now, in_flight=None, **changes),))
     else:
-        changes = {"usable": not ending.left, "cleanup_required": _names(ending), "desired": instance.applied}
+        changes = {"usable": not _names(ending), "cleanup_required": _names(ending), "desired": instance.applied}
     if not removing:
         changes["state"] = InstanceState.READY
     return Writes(instances=(touch(instance, job.now, in_flight=None, **changes),), secrets=ending.secrets)
@@ -208,7 +242,7 @@ def _bind(job: Job, _operation: Operation, ending: Ending) -> Writes:
         active = touch(binding, job.now, state=BindingState.ACTIVE, outputs=ending.outputs, endpoints=ending.endpoints)
         return Writes(bindings=(active,), secrets=ending.secrets, unique=ending.unique)
     failed = touch(binding, job.now, state=BindingState.FAILED, cleanup_required=_names(ending))
-    return Writes(bindings=(failed,), erase=() if ending.left else (binding.uid,))
+    return Writes(bindings=(failed,), erase=() if _names(ending) else (binding.uid,))
 
 
 def _unbind(job: Job, _operation: Operation, ending: Ending) -> Writes:

@@ -14,12 +14,12 @@ import structlog
 from msgspec.structs import replace
 
 from purveyor_server.domain.errors import Reason
-from purveyor_server.domain.model import CleanupStep, Step
+from purveyor_server.domain.model import Step
 from purveyor_server.domain.states import Make, OperationState, StepState, Verb, Waiting
 from purveyor_server.engine import failures, transitions
 from purveyor_server.engine.calls import Calls
 from purveyor_server.engine.journal import Journal
-from purveyor_server.engine.outcomes import Ending, finish
+from purveyor_server.engine.outcomes import Ending, finish, standing
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.engine.work import Assignment
 from purveyor_server.kit import failpoints
@@ -130,14 +130,14 @@ class Rollback:
 
     async def _end(self) -> None:
         """Everything undone: CANCELLED or FAILED. Something left: FAILED, and a CLEANUP carries on."""
-        standing = [step for step in reversed(self._journal.steps) if step.state is not StepState.UNDONE]
+        left = standing(self._journal.steps, self._make)
         failure = self._journal.operation.failure or failures.cancelled()
-        cancelled = failure.reason == Reason.CANCELLED_BY_CALLER and not standing
+        cancelled = failure.reason == Reason.CANCELLED_BY_CALLER and not left
         ending = Ending(
             state=OperationState.CANCELLED if cancelled else OperationState.FAILED,
             failure=failure,
             steps=self._pending,
-            left=tuple(CleanupStep(step.name, self._make) for step in standing),
+            left=left,
             cleanup_delay=timedelta(seconds=self._settings.cleanup_retry.delay(0)),
             cleanup_budget=timedelta(seconds=self._settings.cleanup_budget),
         )

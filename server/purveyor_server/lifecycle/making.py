@@ -11,8 +11,9 @@ import msgspec
 from msgspec.structs import replace
 
 from purveyor_server.domain.model import Json, Operation, RequestKey, Settings
+from purveyor_server.domain.policies import CleanupMode, CleanupPolicy
 from purveyor_server.domain.records import touch
-from purveyor_server.domain.states import FORWARD_ONLY, OperationState, Verb, Waiting
+from purveyor_server.domain.states import FORWARD_ONLY, KEEPING, OperationState, Verb, Waiting
 from purveyor_server.lifecycle.plans import KnownPlan, provider_missing
 from purveyor_server.store.contract import Situation
 
@@ -70,9 +71,15 @@ def begin(
         deadline=None if blocked else now + timedelta(seconds=plan.budget),
         past_pivot=order.verb in FORWARD_ONLY,
         parent=parent,
+        remains=_remains(order.verb, plan.cleanup),
         version=1,
         created_at=now,
     )
+
+
+def _remains(verb: Verb, policy: CleanupPolicy) -> CleanupPolicy | None:
+    """The clean-up policy, where there is one that says something."""
+    return policy if verb in KEEPING and policy.mode is not CleanupMode.IMMEDIATE else None
 
 
 def finished(order: Order, situation: Situation, plan: KnownPlan, instance_uid: str, settings: Settings) -> Operation:

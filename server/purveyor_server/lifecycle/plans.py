@@ -15,6 +15,7 @@ import structlog
 from purveyor_server.domain.catalog import Catalog, Offer
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason
 from purveyor_server.domain.model import PlanSnapshot
+from purveyor_server.domain.policies import CleanupPolicy
 from purveyor_server.lifecycle.ports import LifecycleSettings, Plans
 from purveyor_server.providers.contract import Ability
 from purveyor_server.providers.registry import ProviderMissingError
@@ -47,6 +48,7 @@ class KnownPlan(msgspec.Struct, frozen=True):
     abilities: frozenset[Ability]
     budget: float  # seconds for an operation
     rollback_budget: float = 0.0  # seconds for its undo; 0 = what the engine gives
+    cleanup: CleanupPolicy = CleanupPolicy()  # of what a failed create or bind leaves
 
 
 class PlanBook:
@@ -92,7 +94,7 @@ class PlanBook:
 
     def _describe(self, snapshot: PlanSnapshot) -> KnownPlan:
         contract, abilities = self._ask(snapshot)
-        known = KnownPlan(snapshot, contract, abilities, *self._budgets(snapshot))
+        known = KnownPlan(snapshot, contract, abilities, *self._budgets(snapshot), self._cleanup(snapshot))
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
             self._missing.clear()
@@ -114,6 +116,13 @@ class PlanBook:
         except PurveyorError:
             return self._settings.removal_budget.total_seconds(), 0.0
         return limits.operation.total_seconds(), limits.rollback.total_seconds() if limits.rollback else 0.0
+
+    def _cleanup(self, snapshot: PlanSnapshot) -> CleanupPolicy:
+        """The live plan's policy, else the snapshot's."""
+        try:
+            return self._catalog().offer(snapshot.service_id, snapshot.plan_id).plan.cleanup
+        except PurveyorError:
+            return snapshot.cleanup
 
 
 def provider_missing(snapshot: PlanSnapshot) -> PurveyorError:
