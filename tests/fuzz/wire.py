@@ -24,7 +24,12 @@ from tests.rpc.failures import read_failure
 SECONDS = 20.0
 SPARED = frozenset(
     {"SetLogLevel", "Backup", "FinishRecovery", "RotateKeys", "RetireKey", "Freeze", "Drain", "RevokeToken"}
-    | {"PurgeInstance", "PurgeBinding", "EditStep"}  # these let go of things in the backend, as they are there to
+    | {
+        "PurgeInstance",
+        "PurgeBinding",
+        "EditStep",
+        "AbandonOperation",
+    }  # these let go of things in the backend, as they are there to
 )
 FAULTY = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED})
 TENANTS = st.sampled_from(("acme", "acme", "acme", "beta"))

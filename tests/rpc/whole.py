@@ -135,6 +135,7 @@ async def whole_broker(
         version="test",
         started_at=clock.now(),
         running=engine.running_by_provider,
+        book=use_cases.book,
         tokens_changed=identity.forget,
     )
     services = [broker_service(use_cases), admin_service(Administration(parts))]

@@ -42,6 +42,7 @@ from purveyor.errors import PurveyorError
 from purveyor.failures import from_rpc
 from purveyor.opened import OpenedClient
 from purveyor.pages import walk
+from purveyor.remains import RemainsCalls
 from purveyor.v1 import admin_service_pb2 as messages
 from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
 
@@ -56,7 +57,7 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient(DriftCalls, OpenedClient):
+class AdminClient(DriftCalls, RemainsCalls, OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,

@@ -88,6 +88,14 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Abandoned:
+    """An operation that was given up, and what it may have left in backends."""
+
+    operation: OperationStatus
+    left_behind: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Purged:
     """What a purge forgot and what it may have left in backends."""
 

@@ -154,7 +154,7 @@ def operation(message: operation_pb2.Operation) -> OperationStatus:
         error_code=_code(message.error.code) if message.HasField("error") else "",
         error_message=message.error.message,
         error_metadata=_error_metadata(message.error),
-        failure=_failure(message),
+        failure=_failure(message.failure) if message.HasField("failure") else None,
         waiting=_waiting(message.waiting) if message.HasField("waiting") else None,
         cancel_requested=message.cancel_requested,
         past_pivot=message.past_pivot,
@@ -170,6 +170,8 @@ def operation(message: operation_pb2.Operation) -> OperationStatus:
         etag=message.etag,
         steps=tuple(_step(step) for step in message.steps),
         principal=message.principal,
+        first_failure=_failure(message.first_failure) if message.HasField("first_failure") else None,
+        resumed_operation_id=message.resumed_operation_id,
     )
 
 
@@ -186,10 +188,7 @@ def _error_metadata(status: status_pb2.Status) -> dict[str, str]:
     return {}
 
 
-def _failure(message: operation_pb2.Operation) -> Failure | None:
-    if not message.HasField("failure"):
-        return None
-    failure = message.failure
+def _failure(failure: operation_pb2.Failure) -> Failure:
     from purveyor.v1.error_reason_pb2 import ErrorReason  # noqa: PLC0415 - only a failed operation needs the reasons
 
     return Failure(

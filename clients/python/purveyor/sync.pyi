@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from purveyor.admin_values import (
+    Abandoned,
     AuditAnchor,
     AuditRecord,
     AuditVerification,
@@ -343,6 +344,16 @@ class SyncAdminClient:
         """Leave an instance alone: the broker does nothing to it by itself. Raises NotFoundError."""
     def resume(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> Instance:
         """Look after an instance again. Raises NotFoundError."""
+    def retry(
+        self, operation_id: str, reason: str, *, request_id: str | None = None, validate_only: bool = False
+    ) -> OperationStatus:
+        """Go on from the failed step where its remains were kept, else begin anew; the operation that does. Raises
+        FailedPreconditionError with what stands in the way."""
+    def clean_up(self, operation_id: str, reason: str, *, validate_only: bool = False) -> OperationStatus:
+        """Remove what a failed operation left behind, now; the CLEANUP operation. Raises FailedPreconditionError."""
+    def abandon(self, operation_id: str, reason: str, *, validate_only: bool = False) -> Abandoned:
+        """End an operation for good without touching any backend. Raises AbortedError while somebody works on it,
+        FailedPreconditionError when it has ended otherwise."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -191,6 +191,8 @@ class OperationStatus:
     etag: str = ""
     steps: tuple[Step, ...] = ()
     principal: str = ""
+    first_failure: Failure | None = None
+    resumed_operation_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

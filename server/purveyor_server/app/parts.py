@@ -166,8 +166,8 @@ class Broker:
         engine = await self._start_engine(store, registry, keys, hub)
         door = Door(lambda: self._lateness.seconds, self.settings.limits.max_late.total_seconds())
         self._start_denials(store)
-        admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity)
         use_cases = self._use_cases(store, catalog, registry, keys, hub, log, door)
+        admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity, use_cases)
         self._start_loops(
             LoopParts(store, use_cases, admin, registry, lambda: catalog, self._clock, settings.reconcile)
         )
@@ -233,6 +233,7 @@ class Broker:
         engine: Engine,
         door: Door,
         identity: Identity,
+        use_cases: Lifecycle,
     ) -> AdminParts:
         return AdminParts(
             store=store,
@@ -247,6 +248,7 @@ class Broker:
             version=version("purveyor"),
             started_at=self._clock.now(),
             running=engine.running_by_provider,
+            book=use_cases.book,
             tokens_changed=identity.judge.forget,
             quotas=self.settings.tenant_quotas,
             pace=self.settings.reconcile.pace,

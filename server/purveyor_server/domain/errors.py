@@ -75,6 +75,7 @@ class Reason(StrEnum):
     CREDENTIALS_NOT_UNIQUE = "CREDENTIALS_NOT_UNIQUE"
     POOL_EXHAUSTED = "POOL_EXHAUSTED"
     PURGED = "PURGED"
+    ABANDONED = "ABANDONED"
 
 
 class Violation(msgspec.Struct, frozen=True):

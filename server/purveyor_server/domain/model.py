@@ -249,7 +249,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""  # CLEANUP: the operation whose remains it removes
     cleanup: tuple[CleanupStep, ...] = ()  # CLEANUP: what to do, in order
     generation: int = 0  # CLEANUP: how many came before it for the same origin
-    first_failure: Failure | None = None  # CLEANUP, and what goes on in another one's place: the error that began it all
+    first_failure: Failure | None = (
+        None  # CLEANUP, and what goes on in another one's place: the error that began it all
+    )
     remains: CleanupPolicy | None = None  # what becomes of its remains when it fails; None: removed at once
     resumes: str = ""  # the operation whose journal it goes on with
     version: int = 0

@@ -55,6 +55,9 @@ class Action(StrEnum):
     PURGE_INSTANCE = "PurgeInstance"
     PURGE_BINDING = "PurgeBinding"
     EDIT_STEP = "EditStep"
+    RETRY_OPERATION = "RetryOperation"
+    CLEAN_UP_OPERATION = "CleanUpOperation"
+    ABANDON_OPERATION = "AbandonOperation"
     LIST_AUDIT_RECORDS = "ListAuditRecords"
     VERIFY_AUDIT = "VerifyAudit"
     SET_LOG_LEVEL = "SetLogLevel"
@@ -92,6 +95,9 @@ OPERATOR_ACTIONS = frozenset(
         Action.PURGE_INSTANCE,
         Action.PURGE_BINDING,
         Action.EDIT_STEP,
+        Action.RETRY_OPERATION,
+        Action.CLEAN_UP_OPERATION,
+        Action.ABANDON_OPERATION,
         Action.SET_LOG_LEVEL,
         Action.BACKUP,
         Action.REVIEW_RECOVERY,

@@ -86,6 +86,11 @@ class Lifecycle:
         )
         store.subscribe(self._parts.kept.on_commit)
 
+    @property
+    def book(self) -> PlanBook:
+        """The plans that its use-cases know."""
+        return self._parts.book
+
     def drain(self) -> None:
         """From now on mutating calls are refused with DRAINING, and streams of events end after a last message; reads,
         waits and watches of operations go on."""

@@ -111,7 +111,9 @@ def wrong_state(
     running = next((op for op in operations if uid and uid == (op.binding_uid or op.instance_uid)), None)
     if running is not None:
         metadata["operation"] = running.operation_id
-    text = f"the {kind} {name!r} is in state {state}, which does not allow this"
+    kept = "; what it left behind is kept for an operator: retry, clean up, or remove it"
+    left = record is not None and state == "FAILED" and bool(record.cleanup_required) and running is None
+    text = f"the {kind} {name!r} is in state {state}, which does not allow this{kept if left else ''}"
     return PurveyorError(
         Reason.WRONG_STATE,
         text,

@@ -37,7 +37,15 @@ from purveyor_server.store.contract import Accept, Decision, Scope, Situation, W
 
 # Where a change of the record alone meets nothing: it concerns no provider, so nothing conflicts with it.
 RECORD_ROWS = frozenset(
-    {Row.READY, Row.READY_BINDING_WORK, Row.READY_CLEANUP, Row.FAILED, Row.FAILED_CLEANUP, Row.FAILED_KEPT, Row.DELETE_FAILED}
+    {
+        Row.READY,
+        Row.READY_BINDING_WORK,
+        Row.READY_CLEANUP,
+        Row.FAILED,
+        Row.FAILED_CLEANUP,
+        Row.FAILED_KEPT,
+        Row.DELETE_FAILED,
+    }
 )
 
 

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import admin_service_pb2_grpc, drift_pb2
+from purveyor.v1 import admin_service_pb2_grpc, drift_pb2, remains_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.rpc.calls import current_call, current_caller
@@ -78,6 +78,28 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             convert.decode_act(request),
         )
         return pb.EditStepResponse(operation=encode_operation(found.operation, found.steps, for_operator=True))
+
+    async def RetryOperation(
+        self, request: remains_pb2.RetryOperationRequest, context: Any
+    ) -> remains_pb2.RetryOperationResponse:
+        act = convert.decode_act(request)
+        operation = await self._admin.retry(current_caller(), request.operation_id, act)
+        return remains_pb2.RetryOperationResponse(operation=encode_operation(operation, for_operator=True))
+
+    async def CleanUpOperation(
+        self, request: remains_pb2.CleanUpOperationRequest, context: Any
+    ) -> remains_pb2.CleanUpOperationResponse:
+        act = convert.decode_act(request)
+        operation = await self._admin.clean_up(current_caller(), request.operation_id, act)
+        return remains_pb2.CleanUpOperationResponse(operation=encode_operation(operation, for_operator=True))
+
+    async def AbandonOperation(
+        self, request: remains_pb2.AbandonOperationRequest, context: Any
+    ) -> remains_pb2.AbandonOperationResponse:
+        act = convert.decode_act(request)
+        found = await self._admin.abandon(current_caller(), request.operation_id, act)
+        operation = encode_operation(found.operation, for_operator=True)
+        return remains_pb2.AbandonOperationResponse(operation=operation, left_behind=found.left_behind)
 
     async def ListAuditRecords(self, request: pb.ListAuditRecordsRequest, context: Any) -> pb.ListAuditRecordsResponse:
         page = await self._admin.audit(current_caller(), audit.decode_listing(request))

@@ -94,6 +94,7 @@ TABLE: dict[Reason, Row] = {
     Reason.CREDENTIALS_NOT_UNIQUE: Row(_Code.INTERNAL),
     Reason.POOL_EXHAUSTED: Row(_Code.RESOURCE_EXHAUSTED),
     Reason.PURGED: Row(_Code.CANCELLED),
+    Reason.ABANDONED: Row(_Code.CANCELLED),
 }
 
 

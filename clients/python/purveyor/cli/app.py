@@ -13,6 +13,7 @@ from purveyor.cli import (
     changing,
     crediting,
     drifting,
+    failing,
     following,
     keys,
     operating,
@@ -94,6 +95,7 @@ following.add(app)
 changing.add(app)
 operating.add(app)
 drifting.add(app)
+failing.add(app)
 keys.add(app)
 quotas.add(app)
 auditing.add(app)

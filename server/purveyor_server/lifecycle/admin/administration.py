@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from purveyor_server.domain.freezes import Freeze
-from purveyor_server.domain.model import Instance
+from purveyor_server.domain.model import Instance, Operation
 from purveyor_server.domain.quotas import Limits, PlanKey
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
@@ -18,6 +18,7 @@ from purveyor_server.lifecycle.admin import (
     auditing,
     editing,
     explaining,
+    failing,
     freezing,
     keys,
     looking,
@@ -29,6 +30,7 @@ from purveyor_server.lifecycle.admin import (
     tokens,
 )
 from purveyor_server.lifecycle.admin.contract import (
+    Abandoned,
     Act,
     AdminParts,
     AuditListing,
@@ -78,6 +80,18 @@ class Administration:
     ) -> OperationDetails:
         """Write a line of a journal by hand."""
         return await editing.edit_step(self._parts, caller, operation_id, step, mark, act)
+
+    async def retry(self, caller: Caller, operation_id: str, act: Act) -> Operation:
+        """Go on from the failed step, or begin anew."""
+        return await failing.retry(self._parts, caller, operation_id, act)
+
+    async def clean_up(self, caller: Caller, operation_id: str, act: Act) -> Operation:
+        """Remove what a failed operation left."""
+        return await failing.clean_up(self._parts, caller, operation_id, act)
+
+    async def abandon(self, caller: Caller, operation_id: str, act: Act) -> Abandoned:
+        """End an operation and touch nothing."""
+        return await failing.abandon(self._parts, caller, operation_id, act)
 
     async def audit(self, caller: Caller, listing: AuditListing) -> PageOf:
         """Who did what."""

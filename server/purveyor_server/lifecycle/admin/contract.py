@@ -16,11 +16,13 @@ from purveyor_server.domain import auditchain
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.drift import Pace
 from purveyor_server.domain.freezes import Freeze
-from purveyor_server.domain.model import Binding, Instance, ProviderRef
+from purveyor_server.domain.model import Binding, Instance, Operation, ProviderRef
 from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.door import Door
+from purveyor_server.lifecycle.plans import PlanBook
+from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.contract import Ability, Known, Observed, Owned
 from purveyor_server.providers.inspection import Finding, Health
 from purveyor_server.security.keyring import Keyring
@@ -68,6 +70,13 @@ class Cause(msgspec.Struct, frozen=True):
     sentence: str
     until: datetime | None = None
     operation_id: str = ""
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """An operation that was given up, and what it may have left behind."""
+
+    operation: Operation
+    left_behind: tuple[str, ...] = ()
 
 
 class Purged(msgspec.Struct, frozen=True):
@@ -211,6 +220,8 @@ class AdminParts:
     version: str
     started_at: datetime
     running: Callable[[], dict[str, int]]  # operations being worked on, by provider
+    book: PlanBook
+    use_case_settings: LifecycleSettings = field(default_factory=LifecycleSettings)
     tokens_changed: Callable[[], None] = lambda: None  # called when a static token was taken back
     quotas: Quotas = field(default_factory=Quotas)  # the settings
     pace: Pace = field(default_factory=Pace)  # of looks at backends

@@ -55,7 +55,11 @@ def causes(operation: Operation, now: datetime, blockers: Iterable[Operation], u
     if operation.done:
         failure = f": {operation.failure.message}" if operation.failure is not None else ""
         yield Cause("ENDED", f"it has ended {operation.state}{failure}")
-        if operation.cleanup_required:
+        if operation.held:
+            yield Cause(
+                "HELD", f"left behind and kept: {', '.join(operation.cleanup_required)}: {operation.waiting_detail}"
+            )
+        elif operation.cleanup_required:
             yield Cause("CLEANUP_REQUIRED", f"left behind for clean-ups: {', '.join(operation.cleanup_required)}")
         return
     if operation.lease_owner:

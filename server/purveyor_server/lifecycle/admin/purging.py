@@ -23,11 +23,12 @@ from purveyor_server.domain.model import Binding, Failure, Instance, Json, Opera
 from purveyor_server.domain.names import check_id, check_tenant
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
-from purveyor_server.engine.transitions import ended
+from purveyor_server.engine.transitions import ended, unblocked
 from purveyor_server.lifecycle.admin.acts import busy, enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Purged
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
+from purveyor_server.lifecycle.remains import piece_text
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Situation, Writes
 
 Journals = Mapping[str, tuple[Step, ...]]
@@ -90,7 +91,7 @@ def _purged(decision: Decision) -> Purged:
     """What a decision forgets, as the caller is told: its tombstone names what is left behind."""
     assert decision.instance is not None
     gone = decision.binding or decision.instance
-    ended_ids = tuple(operation.operation_id for operation in decision.writes.operations)
+    ended_ids = tuple(operation.operation_id for operation in decision.writes.operations if operation.done)
     return Purged(decision.instance, decision.binding, gone.cleanup_required, ended_ids)
 
 
@@ -163,6 +164,7 @@ def _forget(
     whole = aim.binding_id is None
     failure = Failure(reason=Reason.PURGED, message=f"{aim.resource} was purged by an operator")
     over = tuple(ended(operation, now, OperationState.FAILED, failure) for operation in operations)
+    freed = tuple(_freed(situation, over))
     parts = {one.uid: tuple(_left(f"binding/{one.binding_id}", one, operations, journals)) for one in bindings}
     own = tuple(_left("instance", instance, operations, journals)) if whole else ()
     gone = tuple(
@@ -173,8 +175,20 @@ def _forget(
         changes = {"usable": False, "in_flight": None, "cleanup_required": left}
         instance = touch(instance, now, state=InstanceState.DELETED, deleted_at=now, **changes)
     erased = (*(b.uid for b in gone), *((instance.uid,) if whole else ()))
-    writes = Writes(instances=(instance,) if whole else (), bindings=gone, operations=over, erase=erased)
+    writes = Writes(instances=(instance,) if whole else (), bindings=gone, operations=(*over, *freed), erase=erased)
     return Decision(writes, instance=instance, binding=None if whole else gone[0])
+
+
+def _freed(situation: Situation, over: tuple[Operation, ...]) -> Iterator[Operation]:
+    """Those that waited for what has been ended: they go on."""
+    ended_ids = {operation.operation_id for operation in over}
+    for waiting in situation.operations:
+        blockers = [name for name in waiting.blocked_by if name in ended_ids]
+        if not blockers or waiting.operation_id in ended_ids:
+            continue
+        for name in blockers:
+            waiting = unblocked(waiting, situation.now, name, None)  # noqa: PLW2901 - the same operation, step by step
+        yield waiting
 
 
 def _left(
@@ -190,8 +204,7 @@ def _left(
         for name in (*begun, *(step.name for step in operation.cleanup)):
             known.setdefault(name, {})
     for name, outputs in known.items():
-        shown = " ".join(f"{key}={value}" for key, value in outputs.items() if isinstance(value, str | int))
-        yield f"{owner}/{name} {shown}".rstrip()
+        yield piece_text(owner, name, outputs)
 
 
 def _in_use(aim: Aim, what: str, state: str) -> PurveyorError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import drift_pb2
+from purveyor.v1 import drift_pb2, remains_pb2
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -37,6 +37,9 @@ Acting = (
     | pb.PurgeInstanceRequest
     | pb.PurgeBindingRequest
     | pb.EditStepRequest
+    | remains_pb2.RetryOperationRequest
+    | remains_pb2.CleanUpOperationRequest
+    | remains_pb2.AbandonOperationRequest
     | pb.SetLogLevelRequest
     | pb.FinishRecoveryRequest
     | pb.RotateKeysRequest

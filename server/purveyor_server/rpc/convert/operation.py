@@ -51,13 +51,16 @@ def encode_operation(
         deadline=to_timestamp(operation.deadline),
         request_id=operation.request.request_id if operation.request is not None else "",
         principal=operation.request.principal if operation.request is not None else "",
+        resumed_operation_id=operation.resumes,
         etag=etag_of(operation) if operation.operation_id else "",
         steps=[_step(step) for step in steps] or _planned(operation, planned),
     )
     if operation.failure is not None:
         message.error.CopyFrom(_error(operation, operation.failure))
         message.failure.CopyFrom(_failure(operation.failure, for_operator=for_operator))
-    if operation.waiting is not Waiting.NONE and not operation.done:
+    if operation.first_failure is not None:
+        message.first_failure.CopyFrom(_failure(operation.first_failure, for_operator=for_operator))
+    if operation.waiting is not Waiting.NONE and (operation.held or not operation.done):
         message.waiting.CopyFrom(_waiting(operation))
     return message
 
