@@ -23,7 +23,7 @@ from purveyor_server.providers.postgresql.pieces import (
     role_exists,
 )
 from purveyor_server.providers.postgresql.roles import NO_RIGHTS, left_members
-from purveyor_server.providers.postgresql.sessions import Session
+from purveyor_server.providers.postgresql.sessions import Actor, Session
 from purveyor_server.providers.postgresql.settings import DatabaseSettings, PlanSettings, settings_of
 from purveyor_server.providers.postgresql.sql import ident, literal
 
@@ -76,7 +76,7 @@ class DatabasePiece(LockedPiece):
             ctx.report(10, "creating the database")
             await session.change(ctx, "create_database", _create(database, limit, wanted.plan))
         ctx.report(80, "setting rights and limits")
-        await session.change(ctx, "open_database", *_open(ctx, database, limit, wanted))
+        await session.change(ctx, "open_database", *opening(ctx, database, limit, wanted))
         return Done({"database": database, "connection_limit": limit})
 
     async def _absent(self, ctx: Context, session: Session) -> Done | NotYet:
@@ -90,12 +90,12 @@ class DatabasePiece(LockedPiece):
             closing = f"ALTER DATABASE {ident(database)} ALLOW_CONNECTIONS false"
             await session.change(ctx, "close_database", closing)
         ctx.report(40, "dropping the database")
-        await _drop(session, ctx, ident(database))
+        await drop_closed(session, ctx, ident(database))
         return Done()
 
 
-async def _drop(session: Session, ctx: Context, name: str) -> None:
-    """Drop a database that takes no connections any more.
+async def drop_closed(session: Session, ctx: Actor, name: str) -> None:
+    """Drop a database that takes no connections any more; `name` is quoted.
 
     FORCE ends every session first, but is refused as a whole while an autovacuum worker is in the database: it asks for the
     right to end that too. The plain form ends the workers by itself, and is refused while sessions are left: asked again
@@ -124,7 +124,8 @@ def _create(database: str, limit: int, plan: DatabaseSettings) -> str:
     )
 
 
-def _open(ctx: Context, database: str, limit: int, wanted: Wanted) -> list[str]:
+def opening(ctx: Context, database: str, limit: int, wanted: Wanted, comment: str = "") -> list[str]:
+    """What gives a database that is there its rights, limits and comment (the marker where none is given), and lets its group in."""
     name, group = ident(database), ident(ctx.instance_name(GROUP))
     return [
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
@@ -137,6 +138,6 @@ def _open(ctx: Context, database: str, limit: int, wanted: Wanted) -> list[str]:
             "idle_in_transaction_session_timeout",
             wanted.plan.idle_in_transaction_timeout_seconds,
         ),
-        f"COMMENT ON DATABASE {name} IS {literal(ctx.marker)}",
+        f"COMMENT ON DATABASE {name} IS {literal(comment or ctx.marker)}",
         f"ALTER DATABASE {name} ALLOW_CONNECTIONS true",
     ]

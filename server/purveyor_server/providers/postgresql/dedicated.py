@@ -243,6 +243,8 @@ async def revive(host: Host, store_id: str) -> None:
         cluster = host.cluster(name)
         if not marker.startswith(f"purveyor:{store_id}:") or not cluster.folders.data.exists() or cluster.runs:
             continue
+        if cluster.quarantine.exists():
+            continue
         try:
             await work_locked(cluster, partial(_start_as_it_was, cluster))
         except ProviderError as error:
@@ -280,6 +282,8 @@ def start_server(cluster: Cluster, run: LockedRunner, *, restart: bool) -> None:
     state, folders = cluster.need_state(), cluster.folders
     if not state.port:
         raise Permanent("the instance's PostgreSQL server has no settings yet")
+    if cluster.quarantine.exists():
+        raise Permanent("the instance's PostgreSQL server is in quarantine", f"release it first: {cluster.name}")
     user = cluster.user(state)
     binaries = cluster.host.binaries(user)
     process.check_version(folders, binaries)

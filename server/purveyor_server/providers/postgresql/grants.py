@@ -10,9 +10,9 @@ then. In databases that are not the broker's an administrator must do it.
 
 from __future__ import annotations
 
-from purveyor_server.providers.contract import Context, Retryable
+from purveyor_server.providers.contract import Retryable
 from purveyor_server.providers.postgresql.pieces import enter
-from purveyor_server.providers.postgresql.sessions import Session, Sessions
+from purveyor_server.providers.postgresql.sessions import Actor, Session, Sessions
 from purveyor_server.providers.postgresql.sql import ident
 
 HOLDERS = """
@@ -23,7 +23,7 @@ SELECT d.datname, bool_or(s.deptype = 'o') AS owns FROM pg_shdepend s
 """
 
 
-async def release(sessions: Sessions, session: Session, ctx: Context, piece: str, role: str) -> None:
+async def release(sessions: Sessions, session: Session, ctx: Actor, piece: str, role: str) -> None:
     """Take back what was granted to `role` in any database. Raises Retryable when it owns something there."""
     for row in await session.ask(HOLDERS, role):
         if row["owns"]:

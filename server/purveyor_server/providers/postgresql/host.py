@@ -133,6 +133,11 @@ class Cluster:
         return self.host.base / f"{self.name}.lock"
 
     @property
+    def quarantine(self) -> Path:
+        """While this file is there the server is not started."""
+        return self.keep / "quarantine"
+
+    @property
     def folders(self) -> Folders:
         """Both sides."""
         state = self.state

@@ -1,7 +1,7 @@
 """What in the server carries our marker.
 
 Guarantee: exactly the roles, databases and schemas whose comment is a marker of the store asked for, in pages, and the
-dedicated servers whose files carry one, with what is in those that take connections.
+dedicated servers whose files carry one, with what is in those that take connections (named `<server>/<name>`).
 Limit: a walk over pages is no snapshot; what is in a dedicated server that does not run is not seen; who may comment on one of them is its owner or the broker's role, so tenants
 cannot plant a marker.
 """
@@ -14,8 +14,10 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from purveyor_server.providers.contract import Owned, Unreachable
+from purveyor_server.providers.postgresql import notes
 from purveyor_server.providers.postgresql.common import common_databases
 from purveyor_server.providers.postgresql.host import Host
 from purveyor_server.providers.postgresql.sessions import Session, Sessions
@@ -72,7 +74,7 @@ async def _inside(host: Host, name: str, store_id: str) -> AsyncIterator[Owned]:
         return
     try:
         async for owned in _walk(cluster.sessions.admin, MARKED, store_id):
-            yield owned
+            yield replace(owned, name=f"{name}/{owned.name}")  # the same names may be in the shared server
     except Unreachable as error:
         _log.warning("dedicated server is left out of the inventory", cluster=name, detail=error.detail)
 
@@ -94,5 +96,6 @@ async def _walk(
 
 def _owned(kind: str, name: str, marker: str, store_id: str) -> Owned | None:
     prefix = f"purveyor:{store_id}:"
+    marker = notes.read(marker).marker
     uid, _, revision = marker.removeprefix(prefix).partition(":")
     return Owned(kind, name, uid, int(revision)) if marker.startswith(prefix) and uid and revision.isdecimal() else None

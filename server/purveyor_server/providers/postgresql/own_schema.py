@@ -11,7 +11,7 @@ from purveyor_server.providers.contract import Context, Done, NotYet, Permanent,
 from purveyor_server.providers.postgresql.common import common_databases, members_of
 from purveyor_server.providers.postgresql.pieces import GROUP, SCHEMA, LockedPiece, default_setting, enter
 from purveyor_server.providers.postgresql.roles import left_members, shut_out
-from purveyor_server.providers.postgresql.sessions import Session
+from purveyor_server.providers.postgresql.sessions import Actor, Session
 from purveyor_server.providers.postgresql.settings import SchemaParameters, SchemaSettings, read_as, settings_of
 from purveyor_server.providers.postgresql.sql import ident, literal
 
@@ -103,33 +103,32 @@ class OwnSchemaPiece(LockedPiece):
             async with enter(self._sessions, session, ctx, self.name, database) as inside:
                 if inside is None:
                     raise Retryable("the database that instances share takes no connections", database)
-                if not await self._empty(ctx, inside, [group, *logins]):
+                ctx.report(20, "dropping the schema")
+                schema = ctx.instance_name(SCHEMA)
+                if not await empty_schema(ctx, inside, schema, [group, *logins], self.batch):
                     return NotYet(AGAIN_SECONDS, "dropping what the schema holds")
         return Done()
 
-    async def _empty(self, ctx: Context, inside: Session, roles: list[str]) -> bool:
-        """Drop the schema and what `roles` own beside it; False when much is left."""
-        schema = ctx.instance_name(SCHEMA)
-        owner = await inside.ask(OWNER, schema)
-        if owner and not owner[0]["ours"]:
-            detail = f"{schema} belongs to {owner[0]['owner']}: ALTER SCHEMA ... OWNER TO the broker's role, or drop it"
-            raise RightsMissing("the schema belongs to somebody else", detail)
-        ctx.report(20, "dropping the schema")
-        for _ in range(MOST_ROUNDS):
-            parts = [row["statement"] for row in await inside.ask(CONTENTS, schema, roles, self.batch)]
-            if len(parts) < self.batch:
-                break
-            await inside.change(ctx, "drop_contents", *parts)
-        else:
-            return False
-        there = [
-            row["rolname"] for row in await inside.ask("SELECT rolname FROM pg_roles WHERE rolname = ANY($1)", roles)
-        ]
-        if owner or there:
-            await inside.change(
-                ctx,
-                "drop_schema",
-                f"DROP SCHEMA IF EXISTS {ident(schema)} CASCADE",
-                *(f"DROP OWNED BY {ident(role)} CASCADE" for role in there),
-            )
-        return True
+
+async def empty_schema(ctx: Actor, inside: Session, schema: str, roles: list[str], batch: int) -> bool:
+    """Drop the schema and what `roles` own beside it; False when much is left. Raises RightsMissing for somebody else's."""
+    owner = await inside.ask(OWNER, schema)
+    if owner and not owner[0]["ours"]:
+        detail = f"{schema} belongs to {owner[0]['owner']}: ALTER SCHEMA ... OWNER TO the broker's role, or drop it"
+        raise RightsMissing("the schema belongs to somebody else", detail)
+    for _ in range(MOST_ROUNDS):
+        parts = [row["statement"] for row in await inside.ask(CONTENTS, schema, roles, batch)]
+        if len(parts) < batch:
+            break
+        await inside.change(ctx, "drop_contents", *parts)
+    else:
+        return False
+    there = [row["rolname"] for row in await inside.ask("SELECT rolname FROM pg_roles WHERE rolname = ANY($1)", roles)]
+    if owner or there:
+        await inside.change(
+            ctx,
+            "drop_schema",
+            f"DROP SCHEMA IF EXISTS {ident(schema)} CASCADE",
+            *(f"DROP OWNED BY {ident(role)} CASCADE" for role in there),
+        )
+    return True

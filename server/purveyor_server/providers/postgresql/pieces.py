@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent, ProviderError
 from purveyor_server.providers.postgresql.config import LimitsConfig
-from purveyor_server.providers.postgresql.sessions import FullError, Session, Sessions
+from purveyor_server.providers.postgresql.sessions import Actor, FullError, Session, Sessions
 from purveyor_server.providers.postgresql.settings import (
     BindingParameters,
     DatabaseSettings,
@@ -158,14 +158,14 @@ def default_setting(target: str, key: str, seconds: float | None) -> str:
     return f"ALTER {target} SET {key} = {seconds * 1000:.0f}"
 
 
-async def set_limit(session: Session, ctx: Context, call: str, database: str, limit: int) -> None:
+async def set_limit(session: Session, ctx: Actor, call: str, database: str, limit: int) -> None:
     """Set the connection limit of `database`."""
     await session.change(ctx, call, f"ALTER DATABASE {ident(database)} CONNECTION LIMIT {limit}")
 
 
 @asynccontextmanager
 async def enter(
-    sessions: Sessions, session: Session, ctx: Context, piece: str, database: str
+    sessions: Sessions, session: Session, ctx: Actor, piece: str, database: str
 ) -> AsyncIterator[Session | None]:
     """A session inside a tenant's database, that its own sessions cannot keep out; None when it is gone or closed.
 
@@ -191,7 +191,7 @@ async def _enter_full(
     stack: AsyncExitStack,
     sessions: Sessions,
     session: Session,
-    ctx: Context,
+    ctx: Actor,
     piece: str,
     database: str,
     facts: DatabaseFacts,

@@ -37,6 +37,8 @@ class Pieces(NamedTuple):
     extensions: Piece
     common_database: Piece
     own_schema: Piece
+    adopted: Piece
+    taken: Piece
     login: Piece
     cluster: Callable[[str], Cluster] | None
 
@@ -45,7 +47,8 @@ def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
     """The steps of `work`. Raises Permanent for an update to another kind."""
     match work.verb:
         case Verb.PROVISION:
-            return [PlannedStep(piece) for piece in _provision(pieces, work)]
+            adopting = [] if work.adopt is None else [PlannedStep(pieces.taken, pivot=True)]
+            return [*(PlannedStep(piece) for piece in _provision(pieces, work)), *adopting]
         case Verb.UPDATE:
             _check_kind(work)
             return [PlannedStep(piece) for piece in _update(pieces, work)]
@@ -62,6 +65,8 @@ def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
 
 
 def _provision(pieces: Pieces, work: Work) -> list[Piece]:
+    if work.adopt is not None and kinds_of(work) != ("shared",):
+        raise Permanent("only plans of the kind shared can adopt a database")
     match kinds_of(work):
         case ("schema",):
             return [pieces.group, pieces.common_database, pieces.own_schema]
@@ -71,7 +76,8 @@ def _provision(pieces: Pieces, work: Work) -> list[Piece]:
             return [*server, own.group, own.database, own.schema, own.extensions]
     # The last step is only there when extensions are asked for: it costs a session.
     asked = work.want is not None and work.want.parameters.get("extensions")
-    return [pieces.group, pieces.database, pieces.schema, *([pieces.extensions] if asked else [])]
+    database = pieces.database if work.adopt is None else pieces.adopted
+    return [pieces.group, database, pieces.schema, *([pieces.extensions] if asked else [])]
 
 
 def _update(pieces: Pieces, work: Work) -> list[Piece]:

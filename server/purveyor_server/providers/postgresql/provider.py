@@ -19,7 +19,9 @@ from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import (
     Ability,
     Credentials,
+    Done,
     Known,
+    NotYet,
     Observed,
     Outputs,
     Owned,
@@ -29,10 +31,12 @@ from purveyor_server.providers.contract import (
     Unreachable,
     Work,
 )
+from purveyor_server.providers.postgresql.adoption import AdoptedPiece, SharedDatabasePiece, TakenPiece, adoptable
 from purveyor_server.providers.postgresql.backup import FinalBackupPiece
 from purveyor_server.providers.postgresql.common import CommonDatabasePiece
 from purveyor_server.providers.postgresql.config import LimitsConfig, ProviderConfig, ServerConfig, SslMode
 from purveyor_server.providers.postgresql.contents import ExtensionsPiece, SchemaPiece
+from purveyor_server.providers.postgresql.custodian import Custodian
 from purveyor_server.providers.postgresql.database import DatabasePiece, GroupPiece
 from purveyor_server.providers.postgresql.dedicated import FilesPiece, ServerPiece, SettingsPiece, revive
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
@@ -56,7 +60,12 @@ class PostgresProvider:
     """Databases with roles of their own in one PostgreSQL server. Raises PurveyorError(INVALID_REQUEST) for a bad `config`."""
 
     contract = "postgresql/1"
-    abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED})
+    abilities = frozenset(
+        {
+            *(Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED),
+            *(Ability.QUARANTINE, Ability.RECLAIM, Ability.ADOPT),
+        }
+    )
     schemas = SCHEMAS
 
     def __init__(self, config: Mapping[str, Json], environment: ProviderEnvironment) -> None:
@@ -78,13 +87,16 @@ class PostgresProvider:
 
             check_server(options.tls)
         self._host = None if options is None else Host(options, environment, limits)
+        self._custodian = Custodian(self._sessions, self._host, limits, environment.store_id)
         self._pieces = Pieces(
             group=GroupPiece(self._sessions, limits),
-            database=DatabasePiece(self._sessions, limits),
+            database=SharedDatabasePiece(self._sessions, limits),
             schema=SchemaPiece(self._sessions, limits),
             extensions=ExtensionsPiece(self._sessions, limits),
             common_database=CommonDatabasePiece(self._sessions, limits),
             own_schema=OwnSchemaPiece(self._sessions, limits),
+            adopted=AdoptedPiece(self._sessions, limits),
+            taken=TakenPiece(self._sessions, limits),
             login=LoginPiece(self._sessions, limits, endpoint),
             cluster=None if self._host is None else partial(_cluster_pieces, self._host, limits),
         )
@@ -137,6 +149,22 @@ class PostgresProvider:
     def list_owned(self, store_id: str) -> AsyncIterator[Owned]:
         """Roles, databases and schemas whose comment carries the marker of `store_id`, and dedicated servers' files."""
         return list_owned(self._sessions, self._host, store_id)
+
+    async def quarantine(self, owned: Owned) -> None:
+        """A database lets nobody in, a role does not log in, a schema is closed to its group, a server is stopped."""
+        await self._custodian.quarantine(owned)
+
+    async def release(self, owned: Owned) -> None:
+        """As it was before."""
+        await self._custodian.release(owned)
+
+    async def reclaim(self, owned: Owned) -> Done | NotYet:
+        """Exactly that thing, while it carries the marker."""
+        return await self._custodian.reclaim(owned)
+
+    async def adoptable(self, source: Mapping[str, Json]) -> Owned | None:
+        """Whether the database that `source` names could become an instance."""
+        return await adoptable(self._sessions, source, self._environment.store_id)
 
     async def close(self) -> None:
         """Let go of idle sessions. The servers live on."""

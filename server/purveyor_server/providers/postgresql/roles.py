@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from purveyor_server.providers.contract import Context
 from purveyor_server.providers.postgresql.pieces import LOGIN
-from purveyor_server.providers.postgresql.sessions import Session
+from purveyor_server.providers.postgresql.sessions import Actor, Session
 from purveyor_server.providers.postgresql.sql import ident
 
 # ALTER ROLE may not mention SUPERUSER, REPLICATION and BYPASSRLS without having them: CREATE says it all.
@@ -46,7 +45,7 @@ async def left_members(session: Session, group: str) -> list[str]:
     return [row["rolname"] for row in await session.ask(_LEFT_MEMBERS, group, f"pv_{LOGIN}_")]
 
 
-async def shut_out(ctx: Context, session: Session, role: str, seconds: float) -> bool:
+async def shut_out(ctx: Actor, session: Session, role: str, seconds: float) -> bool:
     """Take the login away and terminate what is open; True when nothing is left within `seconds`."""
     await session.change(ctx, "lock_login", f"ALTER ROLE {ident(role)} NOLOGIN")
     await wait_for_starting(session)

@@ -35,6 +35,8 @@ SCHEMAS = Schemas(
         # Nothing is required: what was removed has no outputs.
         "group": _some(role=_TEXT),
         "database": _some(database=_TEXT, connection_limit=_COUNT),
+        "adopted": _some(database=_TEXT, connection_limit=_COUNT),
+        "taken": _some(),
         "schema": _some(schema=_TEXT),
         "extensions": _some(extensions={"type": "array", "items": _TEXT}),
         "common_database": _some(database=_TEXT),

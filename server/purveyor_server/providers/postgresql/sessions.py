@@ -19,7 +19,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import asyncpg
 
@@ -27,7 +27,6 @@ from purveyor_server.kit import failpoints
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import (
     Ambiguous,
-    Context,
     Permanent,
     ProviderError,
     Retryable,
@@ -63,6 +62,18 @@ class Address(NamedTuple):
     tls: Tls = False
 
 
+class Actor(Protocol):
+    """For whom the work is done: names and the announcement of calls. A piece's context is one."""
+
+    def name(self, kind: str, limit: int = 63) -> str:
+        """The opaque outside name of its thing `kind`."""
+        ...
+
+    def outside(self, call: str) -> None:
+        """Announce a call that changes the backend."""
+        ...
+
+
 class Session:
     """One session. `ask` reads, `change` changes; both raise ProviderError only."""
 
@@ -82,7 +93,7 @@ class Session:
         rows = await self.ask(statement, *arguments)
         return rows[0][0] if rows else None
 
-    async def change(self, ctx: Context, call: str, *statements: str) -> None:
+    async def change(self, ctx: Actor, call: str, *statements: str) -> None:
         """Announce `call`, then run the statements as one message: one transaction, all or nothing."""
         ctx.outside(call)
         try:
@@ -100,7 +111,7 @@ class Session:
         return not self._connection.is_closed() and not self._connection.is_in_transaction()
 
 
-def lock_key(ctx: Context, piece: str) -> int:
+def lock_key(ctx: Actor, piece: str) -> int:
     """The advisory lock of `piece` of this incarnation: 64 bits of a hash."""
     digest = hashlib.sha256(f"{piece}:{ctx.name('lock')}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
@@ -148,18 +159,18 @@ class Sessions:
             return self._address
 
     @asynccontextmanager
-    async def work(self, ctx: Context, piece: str) -> AsyncIterator[Session | None]:
+    async def work(self, ctx: Actor, piece: str) -> AsyncIterator[Session | None]:
         """A session in the admin database that holds the lock of `piece`; None while another run holds it."""
         async with self.admin() as session, holding(session, lock_key(ctx, piece)) as locked:
             yield session if locked or failpoints.is_off("settle") else None  # off: a negative control only
 
-    async def settled(self, ctx: Context, piece: str) -> bool:
+    async def settled(self, ctx: Actor, piece: str) -> bool:
         """True once no earlier run of `piece` is still at work in the server."""
         key = lock_key(ctx, piece)
         async with self.admin() as session:
             if not await session.value(LOCK, key):
                 return False
-            left = await session.value(LEFT, _tag(key))
+            left = await session.value(LEFT, tag(key))
             return bool(await session.value(UNLOCK, key)) and not left
 
     @asynccontextmanager
@@ -180,9 +191,9 @@ class Sessions:
                 self._give_back(session, keep=keep)
 
     @asynccontextmanager
-    async def inside(self, database: str, ctx: Context | None = None, piece: str = "") -> AsyncIterator[Session]:
+    async def inside(self, database: str, ctx: Actor | None = None, piece: str = "") -> AsyncIterator[Session]:
         """A session of its own in `database`, named after the lock of `piece`. Raises Retryable when the database is full."""
-        name = _tag(lock_key(ctx, piece)) if ctx is not None else NAME
+        name = tag(lock_key(ctx, piece)) if ctx is not None else NAME
         async with self._slot(self._inside_slots):
             session = await self._open(database, name)
             try:
@@ -282,7 +293,8 @@ class Sessions:
             session.drop()
 
 
-def _tag(key: int) -> str:
+def tag(key: int) -> str:
+    """The application_name of sessions that work under the lock `key`."""
     return f"{NAME} {key & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
