@@ -70,6 +70,7 @@ ADMIN = {
     "ListDrift": "NO_SIDE_EFFECTS",
     "PauseReconciliation": "IDEMPOTENT",
     "ResumeReconciliation": "IDEMPOTENT",
+    "RepairInstance": "IDEMPOTENT",
 }
 # CreateToken alone cannot be sent again: what its first answer showed is shown once.
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}

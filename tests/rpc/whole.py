@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
+from purveyor_server.providers.contract import ProviderFactory
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
@@ -37,6 +38,7 @@ from tests.engine.bench import SETTINGS
 from tests.fakes.provider import ScriptedProvider, World
 
 GRACE_SECONDS = 5.0
+NO_FACTORIES: Mapping[str, ProviderFactory] = {}
 SCHEMA = {"type": "object", "properties": {"size": {"type": "integer", "minimum": 1}}, "additionalProperties": False}
 SMALL = Plan(
     id="small",
@@ -87,9 +89,10 @@ async def whole_broker(
     service: Service | None = None,
     scripted: type[ScriptedProvider] = ScriptedProvider,
     local: bool = True,
+    factories: Mapping[str, ProviderFactory] = NO_FACTORIES,
 ) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING. Without `local` who shows
-    nothing is refused."""
+    nothing is refused. `factories` make providers of further kinds."""
     clock, hub = SystemClock(), OperationHub()
     world = World()
     provider = scripted(world)
@@ -101,7 +104,7 @@ async def whole_broker(
     log = EventLog(store, encode_event, watch)
     store.subscribe(log.on_commit)
     registry = ProviderRegistry(
-        {"scripted": lambda _config, _environment: provider},
+        {"scripted": lambda _config, _environment: provider, **factories},
         folder,
         store.store_id,
         clock,
@@ -136,6 +139,7 @@ async def whole_broker(
         started_at=clock.now(),
         running=engine.running_by_provider,
         book=use_cases.book,
+        orders=use_cases,
         tokens_changed=identity.forget,
     )
     services = [broker_service(use_cases), admin_service(Administration(parts))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from purveyor import decode
+from purveyor import decode, encode
 from purveyor.drift_values import DriftReport
 from purveyor.opened import OpenedClient
 from purveyor.pages import walk
@@ -15,7 +15,7 @@ from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from purveyor.values import Instance
+    from purveyor.values import Instance, OperationStatus, Seconds
 
 
 class DriftCalls(OpenedClient):
@@ -52,6 +52,19 @@ class DriftCalls(OpenedClient):
             tenant=tenant, instance_id=instance_id, reason=reason, request_id=str(uuid4()), validate_only=validate_only
         )
         return decode.instance((await self.connection.call(self._drift_stub.ResumeReconciliation, request)).instance)
+
+    async def repair(
+        self, tenant: str, instance_id: str, reason: str, *, wait: Seconds | None = None, validate_only: bool = False
+    ) -> OperationStatus:
+        """Make every part of an instance again as it was applied; data that is gone is not brought back.
+
+        Raises NotFoundError, ConflictError, FailedPreconditionError.
+        """
+        request = drift_pb2.RepairInstanceRequest(
+            tenant=tenant, instance_id=instance_id, reason=reason, request_id=str(uuid4()),
+            validate_only=validate_only, wait=encode.duration("wait", wait),
+        )  # fmt: skip
+        return decode.operation((await self.connection.call(self._drift_stub.RepairInstance, request)).operation)
 
 
 def report_of(found: drift_pb2.DriftReport) -> DriftReport:

@@ -344,6 +344,12 @@ class SyncAdminClient:
         """Leave an instance alone: the broker does nothing to it by itself. Raises NotFoundError."""
     def resume(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> Instance:
         """Look after an instance again. Raises NotFoundError."""
+    def repair(
+        self, tenant: str, instance_id: str, reason: str, *, wait: Seconds | None = None, validate_only: bool = False
+    ) -> OperationStatus:
+        """Make every part of an instance again as it was applied; data that is gone is not brought back.
+
+        Raises NotFoundError, ConflictError, FailedPreconditionError."""
     def retry(
         self, operation_id: str, reason: str, *, request_id: str | None = None, validate_only: bool = False
     ) -> OperationStatus:

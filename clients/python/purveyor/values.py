@@ -66,6 +66,7 @@ class Verb(StrEnum):
     BIND = "BIND"
     UNBIND = "UNBIND"
     CLEANUP = "CLEANUP"
+    REPAIR = "REPAIR"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,6 +249,7 @@ class Broker:
             started_at=self._clock.now(),
             running=engine.running_by_provider,
             book=use_cases.book,
+            orders=use_cases,
             tokens_changed=identity.judge.forget,
             quotas=self.settings.tenant_quotas,
             pace=self.settings.reconcile.pace,

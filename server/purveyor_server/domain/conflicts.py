@@ -261,6 +261,8 @@ request* when the HMAC of what was sent is the same; an update has the *same tar
 - Clean-up operations in the way of a removal are taken over by it.
 - Remains are kept for an operator when the plan's clean-up policy is MANUAL, or when a clean-up was abandoned: see
   [failures.md](failures.md).
+- RepairInstance is ruled on as an update to another target; one that runs already is the same operation. While it runs the
+  instance is UPDATING, and since it only goes forward a deprovision waits for its end.
 
 What a request meets on a binding id. A bind that starts nothing new (same operation, current state, ALREADY_EXISTS) is
 answered so while the instance is READY or UPDATING; everything else needs the instance's table to accept it first.

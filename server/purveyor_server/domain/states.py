@@ -54,6 +54,7 @@ class Verb(StrEnum):
     BIND = "BIND"
     UNBIND = "UNBIND"
     CLEANUP = "CLEANUP"
+    REPAIR = "REPAIR"
 
 
 class Drift(StrEnum):
@@ -143,6 +144,8 @@ BINDING_TRANSITIONS: dict[BindingState, frozenset[BindingState]] = {
     BindingState.DELETED: frozenset(),
 }
 
-FORWARD_ONLY = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP})
+# A repair is the provision's work once more, with the settings that are applied: a provider needs no word of its own for it.
+WORK_VERBS: dict[Verb, Verb] = {verb: verb for verb in Verb} | {Verb.REPAIR: Verb.PROVISION}
+FORWARD_ONLY = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP, Verb.REPAIR})
 REMOVALS = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP})
 KEEPING = frozenset({Verb.PROVISION, Verb.BIND})  # whose remains a clean-up policy may keep; never those of an update

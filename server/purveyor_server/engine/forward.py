@@ -239,7 +239,7 @@ class Forward:
             failure=failure,
             steps=(step,) if step is not None else (),
             left=left,
-            unfinished=() if cleaning else self._unfinished(finished),
+            unfinished=() if cleaning or operation.verb is Verb.REPAIR else self._unfinished(finished),
             cleanup_delay=timedelta(seconds=self._settings.cleanup_retry.delay(operation.generation)),
             cleanup_budget=timedelta(seconds=self._settings.cleanup_budget),
         )

@@ -208,6 +208,18 @@ def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
     return Writes(instances=(touch(instance, job.now, in_flight=None, **changes),), secrets=ending.secrets)
 
 
+def _repair(job: Job, _operation: Operation, ending: Ending) -> Writes:
+    """What was made again is usable; what could not be made stays as it was. Whether it is in order is for the next look."""
+    instance = _instance(job)
+    changes: dict[str, Json] = {"in_flight": None}
+    if instance.state is not InstanceState.DEPROVISIONING:
+        changes["state"] = InstanceState.READY
+    if ending.state is OperationState.SUCCEEDED:
+        outputs = {**instance.outputs, **ending.outputs}
+        changes |= {"usable": True, "outputs": outputs, "endpoints": ending.endpoints or instance.endpoints}
+    return Writes(instances=(touch(instance, job.now, **changes),), secrets=ending.secrets)
+
+
 def _deprovision(job: Job, _operation: Operation, ending: Ending) -> Writes:
     instance = _instance(job)
     if ending.state is OperationState.SUCCEEDED:
@@ -317,4 +329,5 @@ _RESOURCES = {
     Verb.BIND: _bind,
     Verb.UNBIND: _unbind,
     Verb.CLEANUP: _clean,
+    Verb.REPAIR: _repair,
 }

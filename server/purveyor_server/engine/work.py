@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from purveyor_server.domain.model import Binding, Instance, Operation, PlanSnapshot, ProviderRef, Settings, Step
-from purveyor_server.domain.states import StepState, Verb
+from purveyor_server.domain.states import WORK_VERBS, StepState, Verb
 from purveyor_server.engine.unveiling import Unveiled
 from purveyor_server.providers.contract import BindingWork, Outputs, Work, WorkSettings
 from purveyor_server.store.contract import Claimed
@@ -44,7 +44,7 @@ def work_for(
 ) -> Work:
     """The work of an operation (of the origin, for a CLEANUP). Raises VeiledError."""
     return Work(
-        verb=operation.verb,
+        verb=WORK_VERBS[operation.verb],
         instance_uid=instance.uid,
         want=settings_for(operation.want, plans, secrets),
         was=settings_for(instance.applied or operation.was, plans, secrets)

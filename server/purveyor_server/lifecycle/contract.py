@@ -65,6 +65,16 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     originating_identity: Identity | None = None
 
 
+class Ordered(Write, frozen=True, kw_only=True):
+    """What an operator orders for a tenant; `reason` is what the audit record will say."""
+
+    reason: str
+
+
+class Repair(Ordered, frozen=True, kw_only=True):
+    """Make every piece of an instance again as it was applied."""
+
+
 class Provision(Write, frozen=True, kw_only=True):
     """Make an instance; an empty `instance_id` lets the server choose one."""
 
@@ -195,9 +205,11 @@ __all__ = [
     "Following",
     "Listing",
     "OperationDetails",
+    "Ordered",
     "Outcome",
     "PageOf",
     "Provision",
+    "Repair",
     "Start",
     "Told",
     "Unbind",

@@ -78,6 +78,7 @@ class Action(StrEnum):
     LIST_DRIFT = "ListDrift"
     PAUSE_RECONCILIATION = "PauseReconciliation"
     RESUME_RECONCILIATION = "ResumeReconciliation"
+    REPAIR_INSTANCE = "RepairInstance"
 
 
 WRITES = frozenset(
@@ -111,6 +112,7 @@ OPERATOR_ACTIONS = frozenset(
         Action.LIST_DRIFT,
         Action.PAUSE_RECONCILIATION,
         Action.RESUME_RECONCILIATION,
+        Action.REPAIR_INSTANCE,
     }
 )
 # Who may do, and have, what is decided by those of another role. Operators are among those whom the audit records tell of,
@@ -181,6 +183,14 @@ class Door:
         late = self._late()
         if late > self._max_late:
             raise behind("broker", "process", late, self._max_late, LATE_RETRY)
+
+    def enter_order(self, caller: Caller, action: Action, tenant: str) -> Scope:
+        """Let an operator in who orders new work for a tenant. Raises DRAINING, PERMISSION_DENIED, INVALID_REQUEST."""
+        self.enter_operator(caller, action)
+        if self._draining:
+            raise PurveyorError(Reason.DRAINING, "the server is stopping", retry_after=DRAIN_RETRY)
+        check_tenant(tenant)
+        return Scope(frozenset({tenant}))
 
     def enter_operator(self, caller: Caller, action: Action) -> None:
         """Let an operator in, whose scope is every tenant. Raises PERMISSION_DENIED."""

@@ -27,6 +27,7 @@ from purveyor_server.lifecycle.contract import (
     Outcome,
     PageOf,
     Provision,
+    Repair,
     Told,
     Unbind,
     Update,
@@ -38,6 +39,7 @@ from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
 from purveyor_server.lifecycle.provision import provision
+from purveyor_server.lifecycle.repair import repair
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.lifecycle.unbind import unbind
 from purveyor_server.lifecycle.update import update
@@ -116,6 +118,10 @@ class Lifecycle:
     async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome:
         """Give an instance back. With `allow_missing` and no instance, the outcome is empty."""
         return await deprovision(self._parts, caller, request)
+
+    async def repair(self, caller: Caller, request: Repair) -> Outcome:
+        """Make every piece of an instance again as it was applied; for operators."""
+        return await repair(self._parts, caller, request)
 
     async def bind(self, caller: Caller, request: Bind) -> Outcome:
         """Make a binding; credentials come with the outcome when it is ACTIVE and the caller may read them."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from purveyor_server.domain.model import Json, Operation, RequestKey, Settings
 from purveyor_server.domain.policies import CleanupMode, CleanupPolicy
 from purveyor_server.domain.records import touch
-from purveyor_server.domain.states import FORWARD_ONLY, KEEPING, OperationState, Verb, Waiting
+from purveyor_server.domain.states import FORWARD_ONLY, KEEPING, REMOVALS, OperationState, Verb, Waiting
 from purveyor_server.lifecycle.plans import KnownPlan, provider_missing
 from purveyor_server.store.contract import Situation
 
@@ -102,7 +102,7 @@ def _contract(verb: Verb, situation: Situation, plan: KnownPlan) -> str:
     """The provider's contract; a removal is accepted without the provider, under the contract that made the thing."""
     if plan.contract is not None:
         return plan.contract
-    if verb not in FORWARD_ONLY:
+    if verb not in REMOVALS:
         raise provider_missing(plan.snapshot)
     return situation.last_operation.contract if situation.last_operation is not None else ""
 

@@ -8,7 +8,7 @@ import structlog
 from msgspec.structs import replace
 
 from purveyor_server.domain.model import Binding, Json, Operation, Settings
-from purveyor_server.domain.states import Verb
+from purveyor_server.domain.states import WORK_VERBS, Verb
 from purveyor_server.lifecycle.contract import Outcome
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.lifecycle.veiling import unveil
@@ -55,7 +55,7 @@ def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mappin
         return ()
     snapshot = parts.book.get(settings.plan).snapshot
     work = Work(
-        verb=operation.verb,
+        verb=WORK_VERBS[operation.verb],
         instance_uid=operation.instance_uid,
         want=_settings(parts, operation.want, clear),
         was=_settings(parts, operation.was, clear),

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from purveyor_server.domain.audit import AuditOutcome, AuditRecord
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.model import Binding, Identity, Json, Operation
-from purveyor_server.lifecycle.contract import Caller, Write
+from purveyor_server.lifecycle.contract import Caller, Ordered, Write
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.store.contract import Decision, Situation
 
@@ -80,6 +80,7 @@ def recorded(
             AuditOutcome.ACCEPTED,
             tenant=request.tenant,
             request_id=request.request_id,
+            reason=request.reason if isinstance(request, Ordered) else "",
             on_behalf=behalf,
             details={"operation": operation.operation_id},
         )

@@ -24,6 +24,7 @@ _DOING = {
     "BIND": "bound",
     "UNBIND": "unbound",
     "CLEANUP": "cleaned up",
+    "REPAIR": "repaired",
 }
 
 

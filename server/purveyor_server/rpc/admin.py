@@ -16,11 +16,12 @@ from purveyor.v1 import admin_service_pb2 as pb
 from purveyor.v1 import admin_service_pb2_grpc, drift_pb2, remains_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
+from purveyor_server.lifecycle.contract import Outcome
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import admin as convert
 from purveyor_server.rpc.convert import audit, quotas
 from purveyor_server.rpc.convert.binding import encode_binding
-from purveyor_server.rpc.convert.drift import encode_drifted
+from purveyor_server.rpc.convert.drift import decode_repair, encode_drifted
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.convert.values import to_timestamp
@@ -223,3 +224,17 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         act = convert.decode_act(request)
         found = await self._admin.resume(current_caller(), request.tenant, request.instance_id, act)
         return drift_pb2.ResumeReconciliationResponse(instance=encode_instance(found))
+
+    async def RepairInstance(
+        self, request: drift_pb2.RepairInstanceRequest, context: Any
+    ) -> drift_pb2.RepairInstanceResponse:
+        outcome = await self._admin.repair(current_caller(), decode_repair(request))
+        return drift_pb2.RepairInstanceResponse(**_outcome(outcome))
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    """The parts of an answer to an order for an instance."""
+    operation = outcome.operation
+    encoded = None if operation is None else encode_operation(operation, planned=outcome.planned, for_operator=True)
+    instance = None if outcome.instance is None else encode_instance(outcome.instance, encoded)
+    return {"operation": encoded, "replayed": outcome.replayed, "instance": instance}

@@ -92,6 +92,7 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/ListDrift": Kind.READ,
     "/purveyor.v1.AdminService/PauseReconciliation": Kind.WRITE,
     "/purveyor.v1.AdminService/ResumeReconciliation": Kind.WRITE,
+    "/purveyor.v1.AdminService/RepairInstance": Kind.WRITE,
 }
 
 

@@ -27,6 +27,7 @@ def add(app: typer.Typer) -> None:
     drift = typer.Typer(help="Backends that are not what the records say.", no_args_is_help=True)
     command(drift, "list")(list_drift)
     command(drift)(look)
+    command(drift)(repair)
     command(drift)(pause)
     command(drift)(resume)
     app.add_typer(drift, name="drift")
@@ -50,6 +51,22 @@ async def look(
     async with session.admin_client(admin) as broker:
         found = await broker.look(session.tenant, instance, reason, validate_only=validate_only)
     session.emit(found, lambda: reports([found]))
+
+
+async def repair(
+    session: Session,
+    instance: Instance,
+    reason: Reason,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for its end.", min=0)] = 20.0,
+    validate_only: DryRun = False,
+    admin: Admin = None,
+) -> None:
+    """Make what is gone or changed again as it was applied. Data that is gone is not brought back."""
+    from purveyor.cli.render import operation  # noqa: PLC0415 - rich only where it is used
+
+    async with session.admin_client(admin) as broker:
+        found = await broker.repair(session.tenant, instance, reason, wait=wait, validate_only=validate_only)
+    session.emit(found, lambda: operation(found))
 
 
 async def pause(

@@ -45,7 +45,7 @@ from purveyor_server.lifecycle.admin.contract import (
     Rotation,
     Verification,
 )
-from purveyor_server.lifecycle.contract import Caller, OperationDetails, PageOf
+from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome, PageOf, Repair
 from purveyor_server.store.observing import Drifted
 
 
@@ -172,3 +172,7 @@ class Administration:
     async def resume(self, caller: Caller, tenant: str, instance_id: str, act: Act) -> Instance:
         """Look after it again."""
         return await pausing.resume(self._parts, caller, tenant, instance_id, act)
+
+    async def repair(self, caller: Caller, request: Repair) -> Outcome:
+        """Make every piece of an instance again."""
+        return await self._parts.orders.repair(caller, request)

@@ -20,6 +20,7 @@ from purveyor_server.domain.model import Binding, Instance, Operation, ProviderR
 from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.kit.clock import Clock
+from purveyor_server.lifecycle.contract import Caller, Outcome, Repair
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
@@ -192,6 +193,12 @@ class Backends(Protocol):
     async def observe(self, ref: ProviderRef, known: Known) -> Observed: ...
 
 
+class Orders(Protocol):
+    """What operators order for a tenant; `lifecycle.Lifecycle` has this shape. It knows what a caller's orders know."""
+
+    async def repair(self, caller: Caller, request: Repair) -> Outcome: ...
+
+
 class LogLevels(Protocol):
     """How much the process logs."""
 
@@ -220,6 +227,7 @@ class AdminParts:
     version: str
     started_at: datetime
     running: Callable[[], dict[str, int]]  # operations being worked on, by provider
+    orders: Orders
     book: PlanBook
     use_case_settings: LifecycleSettings = field(default_factory=LifecycleSettings)
     tokens_changed: Callable[[], None] = lambda: None  # called when a static token was taken back

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from purveyor.v1 import drift_pb2 as pb
+from purveyor_server.lifecycle.contract import ZERO, Repair
 from purveyor_server.rpc.convert.enums import DRIFTS
 from purveyor_server.rpc.convert.instance import encode_pause
-from purveyor_server.rpc.convert.values import to_timestamp
+from purveyor_server.rpc.convert.requests import span
+from purveyor_server.rpc.convert.values import body_of, to_timestamp
 from purveyor_server.store.observing import Drifted
 
 
@@ -27,4 +29,17 @@ def encode_drifted(found: Drifted) -> pb.DriftReport:
         look_time=to_timestamp(seen.looked_at),
         next_look_time=to_timestamp(seen.look_at),
         reconciliation_pause=encode_pause(instance.reconcile_paused),
+    )
+
+
+def decode_repair(request: pb.RepairInstanceRequest) -> Repair:
+    """A repair."""
+    return Repair(
+        tenant=request.tenant,
+        instance_id=request.instance_id,
+        reason=request.reason,
+        request_id=request.request_id,
+        validate_only=request.validate_only,
+        wait=span(request, "wait", ZERO),
+        body=body_of(request),
     )
