@@ -31,6 +31,8 @@ METHODS = {
     "GetInstance": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "ListInstances": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "Bind": ("IDEMPOTENT", "ROLE_CONSUMER"),
+    "RenewBinding": ("IDEMPOTENT", "ROLE_CONSUMER"),
+    "RotateBinding": ("IDEMPOTENT", "ROLE_CONSUMER"),
     "Unbind": ("IDEMPOTENT", "ROLE_CONSUMER"),
     "GetBinding": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "ListBindings": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
@@ -51,6 +53,8 @@ ADMIN = {
     "Thaw": "IDEMPOTENT",
     "PurgeInstance": "IDEMPOTENT",
     "PurgeBinding": "IDEMPOTENT",
+    "ListExpiringBindings": "NO_SIDE_EFFECTS",
+    "ForceRevokeBinding": "IDEMPOTENT",
     "EditStep": "IDEMPOTENT",
     "RetryOperation": "IDEMPOTENT",
     "CleanUpOperation": "IDEMPOTENT",
@@ -76,7 +80,9 @@ ADMIN = {
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}
 QUOTAS = {"SetQuota": "IDEMPOTENT", "DeleteQuota": "IDEMPOTENT"}
 ADMIN_ROLES = {"ListAuditRecords": "ROLE_ADMIN", "VerifyAudit": "ROLE_ADMIN"}  # the others: ROLE_OPERATOR
-MUTATING = {"Provision", "UpdateInstance", "Deprovision", "Bind", "Unbind", "CancelOperation"}
+MUTATING = {
+    "Provision", "UpdateInstance", "Deprovision", "Bind", "Unbind", "RenewBinding", "RotateBinding", "CancelOperation",
+}  # fmt: skip
 SECRET = re.compile(r"(^|_)(credentials?|secrets?|passwords?|parameters|mount_config|drain_url|route_service_url)$")
 SCHEMAS_NOT_SECRETS = {"Schemas"}
 
@@ -256,7 +262,7 @@ def test_unredacted_secret_is_found(copy: Path) -> None:
 
 def test_credentials_are_not_part_of_a_binding(files: descriptor_pb2.FileDescriptorSet) -> None:
     holders = {m.name for m in messages(files) for f in m.field if f.type_name == ".purveyor.v1.Credentials"}
-    assert holders == {"BindResponse", "GetCredentialsResponse"}
+    assert holders == {"BindResponse", "RotateBindingResponse", "GetCredentialsResponse"}
 
 
 def test_every_reason_is_documented_with_an_example(files: descriptor_pb2.FileDescriptorSet) -> None:

@@ -166,6 +166,7 @@ class LeaseEntry(Entry):
     renew_before: Duration | None = None
     overlap: Duration = timedelta(hours=1)
     rotate_every: Duration | None = None
+    auto_rotate: bool = False
 
 
 class CleanupEntry(Entry):

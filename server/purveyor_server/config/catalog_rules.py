@@ -236,7 +236,9 @@ def _to_plan(entry: PlanEntry, service: ServiceEntry, provider: ProviderRef) -> 
 
 
 def _to_lease(entry: LeaseEntry) -> LeasePolicy:
-    return LeasePolicy(entry.ttl, entry.max_ttl, entry.renew_before, entry.overlap, entry.rotate_every)
+    return LeasePolicy(
+        entry.ttl, entry.max_ttl, entry.renew_before, entry.overlap, entry.rotate_every, entry.auto_rotate
+    )
 
 
 def _to_cleanup(entry: CleanupEntry) -> CleanupPolicy:

@@ -137,6 +137,7 @@ class Offer(msgspec.Struct, frozen=True):
             plan_updateable=plan.plan_updateable,
             maintenance_info=plan.maintenance_info,
             lease=plan.lease,
+            binding_rotatable=plan.binding_rotatable,
             cleanup=plan.cleanup,
         )
         return msgspec.structs.replace(snapshot, digest=plan_digest(snapshot))

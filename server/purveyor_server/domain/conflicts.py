@@ -8,8 +8,10 @@ Limit: the tables rule on conflicts alone. Schemas, protection from deletion, ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 
+from purveyor_server.domain.leases import over
 from purveyor_server.domain.model import Binding, Instance, Operation
 from purveyor_server.domain.states import BindingState, InstanceState, Verb
 
@@ -68,6 +70,7 @@ class BindingRow(StrEnum):
     ABSENT = "never was, or DELETED"
     BINDING = "BINDING"
     ACTIVE = "ACTIVE"
+    ACTIVE_WORK = "ACTIVE, work on it in flight"
     EXPIRED = "EXPIRED"
     UNBINDING = "UNBINDING"
     FAILED = "FAILED"
@@ -82,6 +85,9 @@ class BindingAsk(StrEnum):
     BIND_SAME = "Bind, same request"
     BIND_OTHER = "Bind, another request"
     UNBIND = "Unbind"
+    RENEW_SAME = "Renew, end in flight"
+    RENEW_OTHER = "Renew, another end"
+    ROTATE = "Rotate"
 
 
 _R = Ruling
@@ -134,18 +140,21 @@ INSTANCE_MATRIX: Mapping[Row, Mapping[Ask, Ruling]] = {
     Row.DELETED: _row(_OK, _OK, _GONE, _GONE, _GONE, _GONE, _GONE, _GONE, _GONE, _GONE),
 }  # fmt: skip
 
+_NOT_LIVE = (_REFUSED, _REFUSED, _REFUSED)  # there is nothing to renew or to replace
+
 BINDING_MATRIX: Mapping[BindingRow, Mapping[BindingAsk, Ruling]] = {
     row: dict(zip(BindingAsk, rulings, strict=True))
     for row, rulings in {
-        BindingRow.ABSENT: (_OK, _OK, _GONE),
-        BindingRow.BINDING: (_R.SAME_OPERATION, _R.ALREADY_EXISTS, _R.TAKE_OVER),
-        BindingRow.ACTIVE: (*_FINISHED, _OK),
-        BindingRow.EXPIRED: (*_FINISHED, _OK),
-        BindingRow.UNBINDING: (_REFUSED, _REFUSED, _R.SAME_OPERATION),
-        BindingRow.FAILED: (_R.FRESH_ATTEMPT, _R.ALREADY_EXISTS, _OK),
-        BindingRow.FAILED_CLEANUP: (_BUSY, _R.ALREADY_EXISTS, _R.TAKE_OVER),
-        BindingRow.FAILED_KEPT: (_REFUSED, _R.ALREADY_EXISTS, _OK),
-        BindingRow.REVOCATION_BLOCKED: (_REFUSED, _REFUSED, _OK),
+        BindingRow.ABSENT: (_OK, _OK, _GONE, _GONE, _GONE, _GONE),
+        BindingRow.BINDING: (_R.SAME_OPERATION, _R.ALREADY_EXISTS, _R.TAKE_OVER, _BUSY, _BUSY, _BUSY),
+        BindingRow.ACTIVE: (*_FINISHED, _OK, _OK, _OK, _OK),
+        BindingRow.ACTIVE_WORK: (*_FINISHED, _R.TAKE_OVER, _R.SAME_OPERATION, _BUSY, _BUSY),
+        BindingRow.EXPIRED: (*_FINISHED, _OK, *_NOT_LIVE),
+        BindingRow.UNBINDING: (_REFUSED, _REFUSED, _R.SAME_OPERATION, *_NOT_LIVE),
+        BindingRow.FAILED: (_R.FRESH_ATTEMPT, _R.ALREADY_EXISTS, _OK, *_NOT_LIVE),
+        BindingRow.FAILED_CLEANUP: (_BUSY, _R.ALREADY_EXISTS, _R.TAKE_OVER, *_NOT_LIVE),
+        BindingRow.FAILED_KEPT: (_REFUSED, _R.ALREADY_EXISTS, _OK, *_NOT_LIVE),
+        BindingRow.REVOCATION_BLOCKED: (_REFUSED, _REFUSED, _OK, *_NOT_LIVE),
     }.items()
 }
 
@@ -158,7 +167,6 @@ _PLAIN_ROWS = {
 }
 _PLAIN_BINDING_ROWS = {
     BindingState.BINDING: BindingRow.BINDING,
-    BindingState.ACTIVE: BindingRow.ACTIVE,
     BindingState.EXPIRED: BindingRow.EXPIRED,
     BindingState.UNBINDING: BindingRow.UNBINDING,
     BindingState.DELETED: BindingRow.ABSENT,
@@ -183,13 +191,17 @@ def row_of(instance: Instance | None, operations: Iterable[Operation]) -> Row:
     return Row.READY_BINDING_WORK if unfinished else Row.READY
 
 
-def binding_row_of(binding: Binding | None, operations: Iterable[Operation]) -> BindingRow:
-    """The row of a binding with the unfinished `operations` of its instance."""
+def binding_row_of(binding: Binding | None, operations: Iterable[Operation], now: datetime | None = None) -> BindingRow:
+    """The row of a binding with the unfinished `operations` of its instance; with `now`, one whose time is over is EXPIRED."""
     if binding is None:
         return BindingRow.ABSENT
+    if now is not None and binding.state is BindingState.ACTIVE and over(binding.expires_at, now):
+        return BindingRow.EXPIRED
     if binding.state in _PLAIN_BINDING_ROWS:
         return _PLAIN_BINDING_ROWS[binding.state]
     own = [operation for operation in operations if operation.binding_uid == binding.uid and not operation.done]
+    if binding.state is BindingState.ACTIVE:
+        return BindingRow.ACTIVE_WORK if own else BindingRow.ACTIVE
     if binding.state is BindingState.FAILED:
         if own:
             return BindingRow.FAILED_CLEANUP
@@ -216,10 +228,23 @@ def rule_bind(row: Row, binding: BindingRow, *, same: bool) -> Ruling:
 
 def rule_unbind(row: Row, binding: BindingRow) -> Ruling:
     """The ruling on an unbind: a binding that is not there is NOT_FOUND whatever its instance does."""
-    of_binding = BINDING_MATRIX[binding][BindingAsk.UNBIND]
+    return _of_both(row, Ask.UNBIND, BINDING_MATRIX[binding][BindingAsk.UNBIND])
+
+
+def rule_renew(row: Row, binding: BindingRow, *, same: bool) -> Ruling:
+    """The ruling on a renewal: a binding that is not there is NOT_FOUND whatever its instance does."""
+    return _of_both(row, Ask.RENEW, BINDING_MATRIX[binding][BindingAsk.RENEW_SAME if same else BindingAsk.RENEW_OTHER])
+
+
+def rule_rotate(row: Row, binding: BindingRow) -> Ruling:
+    """The ruling on a rotation of the binding; of its successor's id a bind is judged."""
+    return _of_both(row, Ask.BIND, BINDING_MATRIX[binding][BindingAsk.ROTATE])
+
+
+def _of_both(row: Row, ask: Ask, of_binding: Ruling) -> Ruling:
     if of_binding is Ruling.NOT_FOUND:
         return of_binding
-    of_instance = rule(row, Ask.UNBIND)
+    of_instance = rule(row, ask)
     return of_binding if of_instance is Ruling.ACCEPT else of_instance
 
 
@@ -268,6 +293,10 @@ What a request meets on a binding id. A bind that starts nothing new (same opera
 answered so while the instance is READY or UPDATING; everything else needs the instance's table to accept it first.
 
 {binding}
+
+- A binding whose time is over counts as EXPIRED from that moment on, whether or not the sweep has been there.
+- A binding that has a successor, or is getting one, is not renewed any more (WRONG_STATE); rotating it again is answered with
+  that successor (or NOT_ROTATABLE, when another id is asked for).
 
 A FAILED binding of which nothing is left behind is not in the way of a deprovision: it gets its tombstone in the same command.
 """

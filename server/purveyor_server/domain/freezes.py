@@ -15,14 +15,16 @@ import msgspec
 
 from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import Operation
+from purveyor_server.domain.principal import BROKER
 from purveyor_server.domain.states import Make, OperationState, Verb
 
 DELETES = "deletes"  # whatever deletes by itself: clean-ups, and the way back of what failed
 REAPING = "reaping"  # the sweep of orphans
 ALL = "all"  # every outside call
+ROTATION = "rotation"  # successors that the broker makes by itself
 RECOVERY = "recovery"  # operations of the time before a restore; set by `purveyor restore`
 PROVIDER = "provider:"  # and a provider's name
-NAMES = (DELETES, REAPING, ALL, RECOVERY)
+NAMES = (DELETES, REAPING, ROTATION, ALL, RECOVERY)
 MAX_REASON = 500  # characters
 
 
@@ -61,6 +63,8 @@ def _holds(freeze: Freeze, operation: Operation, make: Make) -> bool:
     if freeze.name == DELETES:
         by_itself = operation.verb is Verb.CLEANUP or operation.state is OperationState.ROLLING_BACK
         return by_itself and make is Make.ABSENT
+    if freeze.name == ROTATION:
+        return operation.succession is not None and operation.principal == BROKER.subject and make is Make.ENSURE
     if freeze.name == RECOVERY:
         return operation.created_at < freeze.at
     return freeze.name in {ALL, PROVIDER + operation.provider}

@@ -7,7 +7,7 @@ Times are aware datetimes in UTC. `Json` is what JSON can hold.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -63,6 +63,7 @@ class PlanSnapshot(msgspec.Struct, frozen=True):
     plan_updateable: bool = False
     maintenance_info: MaintenanceInfo | None = None
     lease: LeasePolicy = LeasePolicy()
+    binding_rotatable: bool = False
     cleanup: CleanupPolicy = CleanupPolicy()
 
 
@@ -134,6 +135,28 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None = None
 
 
+class ExpiryChange(msgspec.Struct, frozen=True):
+    """What a RENEW does to its binding: the end to reach, the end to go back to (None: no end), and what else follows the end."""
+
+    to: datetime
+    back: datetime | None = None
+    renew_before: datetime | None = None
+    rotate_at: datetime | None = None
+
+
+class Succession(msgspec.Struct, frozen=True):
+    """What a BIND that makes a successor means for the predecessor.
+
+    `overlap` is how long the predecessor outlives the successor's activation; `enforced` says that the backend ends logins
+    by itself and has to be told; `rotate_at` is what the predecessor gets back when the successor fails.
+    """
+
+    predecessor_uid: str
+    overlap: timedelta
+    enforced: bool = False
+    rotate_at: datetime | None = None
+
+
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """One incarnation of a binding id. Credentials are not here: they are sealed under `uid`."""
 
@@ -157,8 +180,13 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     creator: str = ""  # principal that asked for it
     predecessor_binding_id: str = ""
-    expires_at: datetime | None = None
+    successor_binding_id: str = ""  # from the accept of its BIND on; empty again when that fails
+    expires_at: datetime | None = None  # what is promised: never later than the backend keeps
     renew_before: datetime | None = None
+    rotate_at: datetime | None = None  # when the broker rotates it by itself
+    rotated_at: datetime | None = None  # of a successor that the broker made by itself: when
+    revocation_attempts: int = 0  # UNBINDs that failed
+    retry_at: datetime | None = None  # REVOCATION_BLOCKED: when the next one is due
     endpoints: tuple[Endpoint, ...] = ()
     syslog_drain_url: str = ""
     route_service_url: str = ""
@@ -222,6 +250,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     contract: str = ""  # Provider.contract at accept
     request: RequestKey | None = None
     principal: str = ""
+    expiry: ExpiryChange | None = None  # RENEW
+    succession: Succession | None = None  # BIND of a successor
     marked_revision: int = 0  # head of the log when accepted; part of every ownership marker this operation writes
     # scheduling
     due_at: datetime | None = None

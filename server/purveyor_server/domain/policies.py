@@ -27,7 +27,8 @@ class LeasePolicy(msgspec.Struct, frozen=True):
 
     `ttl` is what a bind gets that names none; `max_ttl` is the most from creation on, renewals included; `renew_before` is
     how long before its end a binding should be renewed or rotated; `overlap` is how long a predecessor outlives the
-    successor's activation; `rotate_every` is the age at which the broker rotates by itself.
+    successor's activation; `rotate_every` is the age at which the broker rotates by itself, and with `auto_rotate` it also
+    does when `renew_before` is reached.
     """
 
     ttl: timedelta | None = None
@@ -35,6 +36,7 @@ class LeasePolicy(msgspec.Struct, frozen=True):
     renew_before: timedelta | None = None
     overlap: timedelta = timedelta(hours=1)
     rotate_every: timedelta | None = None
+    auto_rotate: bool = False
 
 
 class CleanupMode(StrEnum):

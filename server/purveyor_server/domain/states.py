@@ -55,6 +55,7 @@ class Verb(StrEnum):
     UNBIND = "UNBIND"
     CLEANUP = "CLEANUP"
     REPAIR = "REPAIR"
+    RENEW = "RENEW"
 
 
 class Drift(StrEnum):
@@ -144,8 +145,9 @@ BINDING_TRANSITIONS: dict[BindingState, frozenset[BindingState]] = {
     BindingState.DELETED: frozenset(),
 }
 
-# A repair is the provision's work once more, with the settings that are applied: a provider needs no word of its own for it.
-WORK_VERBS: dict[Verb, Verb] = {verb: verb for verb in Verb} | {Verb.REPAIR: Verb.PROVISION}
+# What is another verb's work once more needs no word of its own from a provider: a repair is the provision with what is
+# applied, a renewal is the bind with another end.
+WORK_VERBS: dict[Verb, Verb] = {verb: verb for verb in Verb} | {Verb.REPAIR: Verb.PROVISION, Verb.RENEW: Verb.BIND}
 FORWARD_ONLY = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP, Verb.REPAIR})
 REMOVALS = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP})
 KEEPING = frozenset({Verb.PROVISION, Verb.BIND})  # whose remains a clean-up policy may keep; never those of an update

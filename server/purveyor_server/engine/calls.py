@@ -96,7 +96,9 @@ class Calls:
         return settled
 
     def _context(self, target: PlannedStep, make: Make, step: Step, *, undo: bool) -> StepContext:
-        operation, work = self._journal.operation, self._assigned.work
+        operation = self._journal.operation
+        back = undo or operation.verb is Verb.CLEANUP
+        work = self._assigned.undone if back else self._assigned.work
         want, was = self._settings(undo=undo)
         return StepContext(
             work=work,

@@ -242,9 +242,15 @@ class Forward:
             unfinished=() if cleaning or operation.verb is Verb.REPAIR else self._unfinished(finished),
             cleanup_delay=timedelta(seconds=self._settings.cleanup_retry.delay(operation.generation)),
             cleanup_budget=timedelta(seconds=self._settings.cleanup_budget),
+            revocation_delay=timedelta(seconds=self._revocation_delay()),
         )
         await self._journal.advance(lambda job: finish(job, ending), "finish", with_resources=True)
         raise EndedError
+
+    def _revocation_delay(self) -> float:
+        """How soon an UNBIND that failed is followed by the next: later each time."""
+        binding = self._assigned.claimed.binding
+        return self._settings.revocation_retry.delay(0 if binding is None else binding.revocation_attempts)
 
     def _unfinished(self, finished: set[str]) -> tuple[str, ...]:
         try:
@@ -281,7 +287,7 @@ class Forward:
             outputs={line.name: line.outputs for line in lines if line.make is Make.ENSURE},
             plan_name=self._assigned.plan_name,
         )
-        if self._journal.operation.verb is not Verb.BIND:
+        if self._assigned.work.verb is not Verb.BIND or self._journal.operation.verb is Verb.CLEANUP:
             return ending
         given = self._facade.credentials(self._assigned.work, done_outputs(tuple(lines)), self._vault.by_label())
         sealed = self._vault.seal(CREDENTIALS, msgspec.json.encode(given.values))

@@ -39,6 +39,7 @@ from purveyor_server.domain.states import (
     Verb,
     Waiting,
 )
+from purveyor_server.engine.succession import new_terms, released, retired
 from purveyor_server.engine.transitions import ended, stops_for_cancel, unblocked
 from purveyor_server.kit.ids import new_id
 from purveyor_server.store.contract import Job, Writes
@@ -68,6 +69,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     cleanup_delay: timedelta = timedelta(0)
     cleanup_budget: timedelta = timedelta(minutes=10)
     keeps: CleanupPolicy | None = None  # the way back is not taken now: what is left waits as this says
+    revocation_delay: timedelta = timedelta(minutes=1)
 
 
 def finish(job: Job, ending: Ending) -> Writes:
@@ -79,7 +81,7 @@ def finish(job: Job, ending: Ending) -> Writes:
     operation = msgspec.structs.replace(operation, cleanup_required=_names(ending))
     writes = _RESOURCES[operation.verb](job, operation, ending)
     operation, cleanup = _remains(job, operation, ending)
-    operations = (operation, *dependents(job, operation), *_superseded(job, operation), *cleanup)
+    operations = (operation, *dependents(job, operation), *_superseded(job, operation), *cleanup, *writes.operations)
     return msgspec.structs.replace(writes, operations=operations, steps=ending.steps)
 
 
@@ -246,15 +248,32 @@ def _deprovision(job: Job, _operation: Operation, ending: Ending) -> Writes:
     return Writes(instances=(failed,))
 
 
-def _bind(job: Job, _operation: Operation, ending: Ending) -> Writes:
+def _bind(job: Job, operation: Operation, ending: Ending) -> Writes:
     binding = _binding(job)
     if binding.state is BindingState.UNBINDING:
-        return Writes()
+        return Writes(bindings=released(job, operation))
     if ending.state is OperationState.SUCCEEDED:
         active = touch(binding, job.now, state=BindingState.ACTIVE, outputs=ending.outputs, endpoints=ending.endpoints)
-        return Writes(bindings=(active,), secrets=ending.secrets, unique=ending.unique)
+        old, following = retired(job, operation)
+        return Writes(bindings=(active, *old), operations=following, secrets=ending.secrets, unique=ending.unique)
     failed = touch(binding, job.now, state=BindingState.FAILED, cleanup_required=_names(ending))
-    return Writes(bindings=(failed,), erase=() if _names(ending) else (binding.uid,))
+    bindings = (failed, *released(job, operation))
+    return Writes(bindings=bindings, erase=() if _names(ending) else (binding.uid,))
+
+
+def _renew(job: Job, operation: Operation, ending: Ending) -> Writes:
+    """The end that the backend keeps now is promised from now on. A binding that is going has no end to move."""
+    binding = _binding(job)
+    if binding.state is not BindingState.ACTIVE:
+        return Writes()
+    if ending.state is OperationState.SUCCEEDED:
+        renewed = touch(binding, job.now, **new_terms(operation), **_given(ending), cleanup_required=())
+        return Writes(bindings=(renewed,), secrets=ending.secrets, unique=ending.unique)
+    return Writes(bindings=(touch(binding, job.now, cleanup_required=_names(ending)),))
+
+
+def _given(ending: Ending) -> dict[str, Json]:
+    return {"outputs": ending.outputs, "endpoints": ending.endpoints}
 
 
 def _unbind(job: Job, _operation: Operation, ending: Ending) -> Writes:
@@ -275,6 +294,8 @@ def _unbind(job: Job, _operation: Operation, ending: Ending) -> Writes:
         job.now,
         state=BindingState.REVOCATION_BLOCKED,
         cleanup_required=_names(ending),
+        revocation_attempts=binding.revocation_attempts + 1,
+        retry_at=job.now + ending.revocation_delay,
     )
     return Writes(bindings=(blocked,))
 
@@ -291,8 +312,9 @@ def _clean(job: Job, operation: Operation, ending: Ending) -> Writes:
         binding = _binding(job)
         if binding.state is BindingState.DELETED:
             return Writes()
+        alive = binding.state in {BindingState.ACTIVE, BindingState.EXPIRED}  # a renewal was put back
         return Writes(
-            bindings=(touch(binding, job.now, cleanup_required=names),), erase=() if names else (binding.uid,)
+            bindings=(touch(binding, job.now, cleanup_required=names),), erase=() if names or alive else (binding.uid,)
         )
     instance = _instance(job)
     if instance.state is InstanceState.DELETED:
@@ -330,4 +352,5 @@ _RESOURCES = {
     Verb.UNBIND: _unbind,
     Verb.CLEANUP: _clean,
     Verb.REPAIR: _repair,
+    Verb.RENEW: _renew,
 }

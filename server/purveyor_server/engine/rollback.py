@@ -2,7 +2,7 @@
 
 Guarantee: UNDOING commits before the outside call; a step whose earlier run may still take effect is settled first. When
 the budget ends, or an undo fails for good, what remains is named and a CLEANUP operation is made in the same command.
-Undo is derived: of a create `absent`, of an update `ensure` with the previous settings.
+Undo is derived: of a create `absent`, of an update `ensure` with the previous settings, of a renewal with the previous end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 def inverse(verb: Verb) -> Make:
     """What undoes a step of `verb`."""
-    return Make.ENSURE if verb is Verb.UPDATE else Make.ABSENT
+    return Make.ENSURE if verb in {Verb.UPDATE, Verb.RENEW} else Make.ABSENT
 
 
 class Rollback:
@@ -53,7 +53,7 @@ class Rollback:
         self._facade = facade
         self._assigned = assigned
         self._settings = settings
-        self._make = inverse(assigned.work.verb)
+        self._make = inverse(assigned.operation.verb)
         self._pending: tuple[Step, ...] = ()  # UNDONE lines that commit with the next command
 
     async def run(self) -> None:

@@ -24,6 +24,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     max_attempts: int = 20  # failed attempts of one step before the operation gives up
     retry: Backoff = Backoff(first=0.5, factor=2.0, ceiling=60.0)
     cleanup_retry: Backoff = Backoff(first=30.0, factor=2.0, ceiling=3600.0)
+    revocation_retry: Backoff = Backoff(first=60.0, factor=2.0, ceiling=3600.0)  # between UNBINDs of one binding
     cleanup_budget: float = 600.0  # of one CLEANUP operation
     rollback_budget: float = 600.0
     rights_poll: float = 5.0  # how soon an operation that lacks a right in the backend is tried again

@@ -51,13 +51,14 @@ def work_for(
         if operation.verb is Verb.DEPROVISION
         else settings_for(operation.was, plans, secrets),
         outputs=instance.outputs,
-        binding=_binding_work(binding, secrets) if operation.binding_uid and binding is not None else None,
+        binding=_binding_work(operation, binding, secrets) if operation.binding_uid and binding is not None else None,
         adopt=operation.adopt,
     )
 
 
-def _binding_work(binding: Binding, secrets: Unveiled) -> BindingWork:
-    return BindingWork(binding.uid, secrets.parameters(binding), binding.bind_resource, binding.expires_at)
+def _binding_work(operation: Operation, binding: Binding, secrets: Unveiled) -> BindingWork:
+    end = binding.expires_at if operation.expiry is None else operation.expiry.to
+    return BindingWork(binding.uid, secrets.parameters(binding), binding.bind_resource, end)
 
 
 def done_outputs(steps: tuple[Step, ...]) -> dict[str, Outputs]:
@@ -73,6 +74,7 @@ class Assignment(msgspec.Struct, frozen=True):
     provider: ProviderRef
     plan_name: str  # of the wanted settings, "" when there are none
     uid: str  # whose names, secrets and marker: the binding's in binding work, else the instance's
+    undone: Work  # the same on the way back: a binding's end as it was before
 
     @property
     def operation(self) -> Operation:
@@ -91,4 +93,12 @@ def assignment(claimed: Claimed, secrets: Unveiled = NO_SECRETS) -> Assignment:
         raise MissingPlanError(settings.plan)
     wanted = claimed.plans.get(about.want.plan) if about.want is not None else None
     name = wanted.plan_name if wanted is not None else ""
-    return Assignment(claimed, work, plan.provider, name, operation.binding_uid or operation.instance_uid)
+    uid = operation.binding_uid or operation.instance_uid
+    return Assignment(claimed, work, plan.provider, name, uid, _undone(about, work))
+
+
+def _undone(about: Operation, work: Work) -> Work:
+    if about.expiry is None or work.binding is None:
+        return work
+    binding = msgspec.structs.replace(work.binding, expires_at=about.expiry.back)
+    return msgspec.structs.replace(work, binding=binding)

@@ -13,6 +13,7 @@ import msgspec
 from purveyor_server.domain.conflicts import Ruling, binding_row_of, row_of, rule_bind
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
+from purveyor_server.domain.leases import first_terms
 from purveyor_server.domain.model import Binding, Instance
 from purveyor_server.domain.parameters import for_bind
 from purveyor_server.domain.planrules import Use, check_use
@@ -171,6 +172,7 @@ def _accepted(
     now, request = situation.now, ask.request
     applied = instance.applied or instance.desired
     operation = begin(ask.order, situation, plan, instance_uid=instance.uid, binding_uid=ask.uid, want=applied)
+    terms = first_terms(plan.lease, ask.uid, now, request.ttl, rotatable=plan.rotatable)
     binding = Binding(
         uid=ask.uid,
         tenant=request.tenant,
@@ -189,7 +191,9 @@ def _accepted(
         labels=request.labels,
         digest=ask.digest,
         creator=ask.order.principal,
-        expires_at=now + request.ttl if request.ttl is not None else None,
+        expires_at=terms.expires_at,
+        renew_before=terms.renew_before,
+        rotate_at=terms.rotate_at,
         last_operation=operation.operation_id,
         version=1,
         created_at=now,

@@ -6,7 +6,7 @@ Absent (None) in an update means unchanged. Durations are `timedelta`; `wait` of
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -125,6 +125,26 @@ class Unbind(Write, frozen=True, kw_only=True):
     etag: str = ""
 
 
+class Renew(Write, frozen=True, kw_only=True):
+    """Move the end of a binding: to a time, to a time from now, or (neither) as the plan says."""
+
+    binding_id: str
+    expire_time: datetime | None = None
+    ttl: timedelta | None = None
+    allow_shorter: bool = False
+    etag: str = ""
+
+
+class Rotate(Write, frozen=True, kw_only=True):
+    """Make the successor of a binding; an empty `successor_id` lets the server choose one. None: as the plan says."""
+
+    binding_id: str
+    successor_id: str = ""
+    ttl: timedelta | None = None
+    overlap: timedelta | None = None
+    etag: str = ""
+
+
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """A list call: `filter` is the caller's text, `page_token` what the page before returned."""
 
@@ -209,7 +229,9 @@ __all__ = [
     "Outcome",
     "PageOf",
     "Provision",
+    "Renew",
     "Repair",
+    "Rotate",
     "Start",
     "Told",
     "Unbind",

@@ -38,6 +38,8 @@ class Action(StrEnum):
     LIST_INSTANCES = "ListInstances"
     BIND = "Bind"
     UNBIND = "Unbind"
+    RENEW_BINDING = "RenewBinding"
+    ROTATE_BINDING = "RotateBinding"
     GET_BINDING = "GetBinding"
     LIST_BINDINGS = "ListBindings"
     GET_CREDENTIALS = "GetCredentials"
@@ -54,6 +56,8 @@ class Action(StrEnum):
     THAW = "Thaw"
     PURGE_INSTANCE = "PurgeInstance"
     PURGE_BINDING = "PurgeBinding"
+    LIST_EXPIRING_BINDINGS = "ListExpiringBindings"
+    FORCE_REVOKE_BINDING = "ForceRevokeBinding"
     EDIT_STEP = "EditStep"
     RETRY_OPERATION = "RetryOperation"
     CLEAN_UP_OPERATION = "CleanUpOperation"
@@ -82,10 +86,19 @@ class Action(StrEnum):
 
 
 WRITES = frozenset(
-    {Action.PROVISION, Action.UPDATE, Action.DEPROVISION, Action.BIND, Action.UNBIND, Action.CANCEL_OPERATION}
+    {
+        Action.PROVISION,
+        Action.UPDATE,
+        Action.DEPROVISION,
+        Action.BIND,
+        Action.UNBIND,
+        Action.RENEW_BINDING,
+        Action.ROTATE_BINDING,
+        Action.CANCEL_OPERATION,
+    }
 )
 # What asks for new work; removals are let in however late the broker is.
-MAKING = frozenset({Action.PROVISION, Action.UPDATE, Action.BIND})
+MAKING = frozenset({Action.PROVISION, Action.UPDATE, Action.BIND, Action.RENEW_BINDING, Action.ROTATE_BINDING})
 # What operators and admins alone may do. It goes on while the server drains: a stop is when they need it.
 OPERATOR_ACTIONS = frozenset(
     {
@@ -95,6 +108,8 @@ OPERATOR_ACTIONS = frozenset(
         Action.THAW,
         Action.PURGE_INSTANCE,
         Action.PURGE_BINDING,
+        Action.LIST_EXPIRING_BINDINGS,
+        Action.FORCE_REVOKE_BINDING,
         Action.EDIT_STEP,
         Action.RETRY_OPERATION,
         Action.CLEAN_UP_OPERATION,

@@ -27,7 +27,9 @@ from purveyor_server.lifecycle.contract import (
     Outcome,
     PageOf,
     Provision,
+    Renew,
     Repair,
+    Rotate,
     Told,
     Unbind,
     Update,
@@ -35,11 +37,14 @@ from purveyor_server.lifecycle.contract import (
 from purveyor_server.lifecycle.credentials import get_credentials
 from purveyor_server.lifecycle.deprovision import deprovision
 from purveyor_server.lifecycle.door import Door
+from purveyor_server.lifecycle.expire import Lapse, expire
 from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
 from purveyor_server.lifecycle.provision import provision
+from purveyor_server.lifecycle.renew import renew
 from purveyor_server.lifecycle.repair import repair
+from purveyor_server.lifecycle.rotate import rotate
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.lifecycle.unbind import unbind
 from purveyor_server.lifecycle.update import update
@@ -130,6 +135,18 @@ class Lifecycle:
     async def unbind(self, caller: Caller, request: Unbind) -> Outcome:
         """Revoke a binding. With `allow_missing` and no binding, the outcome is empty."""
         return await unbind(self._parts, caller, request)
+
+    async def renew(self, caller: Caller, request: Renew) -> Outcome:
+        """Move the end of a binding to a time; the same target again is the same answer."""
+        return await renew(self._parts, caller, request)
+
+    async def rotate(self, caller: Caller, request: Rotate) -> Outcome:
+        """Make the successor of a binding, or answer the one that is there; credentials as in `bind`."""
+        return await rotate(self._parts, caller, request)
+
+    async def expire(self, lapse: Lapse) -> Outcome:
+        """End a binding whose time is over; for the broker's own loop. Empty when there is nothing to do."""
+        return await expire(self._parts, lapse)
 
     async def get_instance(
         self, caller: Caller, tenant: str, instance_id: str, *, show_deleted: bool = False

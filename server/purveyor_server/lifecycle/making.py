@@ -82,11 +82,15 @@ def _remains(verb: Verb, policy: CleanupPolicy) -> CleanupPolicy | None:
     return policy if verb in KEEPING and policy.mode is not CleanupMode.IMMEDIATE else None
 
 
-def finished(order: Order, situation: Situation, plan: KnownPlan, instance_uid: str, settings: Settings) -> Operation:
+def finished(
+    order: Order, situation: Situation, plan: KnownPlan, instance_uid: str, settings: Settings, binding_uid: str = ""
+) -> Operation:
     """An operation that ended with its accept: what was asked for concerned no provider."""
     # The provider is not asked, so it need not be there.
     plan = replace(plan, contract=plan.contract or "")
-    operation = begin(order, situation, plan, instance_uid=instance_uid, want=settings, was=settings)
+    operation = begin(
+        order, situation, plan, instance_uid=instance_uid, binding_uid=binding_uid, want=settings, was=settings
+    )
     return replace(
         operation,
         state=OperationState.SUCCEEDED,

@@ -15,7 +15,7 @@ import structlog
 from purveyor_server.domain.catalog import Catalog, Offer
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason
 from purveyor_server.domain.model import PlanSnapshot
-from purveyor_server.domain.policies import CleanupPolicy
+from purveyor_server.domain.policies import CleanupPolicy, LeasePolicy
 from purveyor_server.lifecycle.ports import LifecycleSettings, Plans
 from purveyor_server.providers.contract import Ability
 from purveyor_server.providers.registry import ProviderMissingError
@@ -49,6 +49,13 @@ class KnownPlan(msgspec.Struct, frozen=True):
     budget: float  # seconds for an operation
     rollback_budget: float = 0.0  # seconds for its undo; 0 = what the engine gives
     cleanup: CleanupPolicy = CleanupPolicy()  # of what a failed create or bind leaves
+    lease: LeasePolicy = LeasePolicy()  # the live plan's word, else the snapshot's
+    rotatable: bool = False  # likewise
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether the backend ends an access on time, and has to be told when."""
+        return Ability.EXPIRY in self.abilities
 
 
 class PlanBook:
@@ -94,7 +101,9 @@ class PlanBook:
 
     def _describe(self, snapshot: PlanSnapshot) -> KnownPlan:
         contract, abilities = self._ask(snapshot)
-        known = KnownPlan(snapshot, contract, abilities, *self._budgets(snapshot), self._cleanup(snapshot))
+        lease, rotatable = self._lease(snapshot)
+        cleanup = self._cleanup(snapshot)
+        known = KnownPlan(snapshot, contract, abilities, *self._budgets(snapshot), cleanup, lease, rotatable)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
             self._missing.clear()
@@ -123,6 +132,14 @@ class PlanBook:
             return self._catalog().offer(snapshot.service_id, snapshot.plan_id).plan.cleanup
         except PurveyorError:
             return snapshot.cleanup
+
+    def _lease(self, snapshot: PlanSnapshot) -> tuple[LeasePolicy, bool]:
+        """How long bindings live, and whether they may be rotated."""
+        try:
+            plan = self._catalog().offer(snapshot.service_id, snapshot.plan_id).plan
+        except PurveyorError:
+            return snapshot.lease, snapshot.binding_rotatable
+        return plan.lease, plan.binding_rotatable
 
 
 def provider_missing(snapshot: PlanSnapshot) -> PurveyorError:

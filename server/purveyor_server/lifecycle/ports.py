@@ -54,6 +54,8 @@ class LifecycleSettings(msgspec.Struct, frozen=True):
     max_page: int = 1000
     removal_budget: timedelta = timedelta(minutes=10)  # of a plan that the catalog no longer has
     max_ttl: timedelta = timedelta(days=3650)
+    max_overlap: timedelta = timedelta(days=7)  # of a predecessor with its successor
+    max_predecessors: int = 1  # live ones that a new successor may have behind it
     max_named: int = 20  # bindings that an error names
     max_rounds: int = 4  # times an accept is prepared anew when its instance changes meanwhile
     max_kept: int = 32 * 1024 * 1024  # bytes of encoded answers that are kept

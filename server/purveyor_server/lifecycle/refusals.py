@@ -25,6 +25,7 @@ _DOING = {
     "UNBIND": "unbound",
     "CLEANUP": "cleaned up",
     "REPAIR": "repaired",
+    "RENEW": "renewed",
 }
 
 
@@ -42,7 +43,7 @@ def refusal(
         case Ruling.NOT_FOUND if binding_id and instance is not None and instance.deleted_at is None:
             return binding_not_found(tenant, instance_id, binding_id)
         case Ruling.ALREADY_EXISTS if binding_id:
-            return _binding_exists(instance_id, binding_id)
+            return binding_exists(instance_id, binding_id)
         case Ruling.ALREADY_EXISTS:
             return _instance_exists(instance_id)
         case Ruling.IN_PROGRESS:
@@ -63,7 +64,8 @@ def _instance_exists(instance_id: str) -> PurveyorError:
     )
 
 
-def _binding_exists(instance_id: str, binding_id: str) -> PurveyorError:
+def binding_exists(instance_id: str, binding_id: str) -> PurveyorError:
+    """ALREADY_EXISTS for a binding."""
     return PurveyorError(
         Reason.BINDING_ALREADY_EXISTS,
         f"the binding {binding_id!r} of instance {instance_id!r} exists and was asked for with another request",

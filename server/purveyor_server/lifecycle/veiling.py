@@ -16,7 +16,7 @@ import structlog
 from purveyor_server.domain.catalog import JsonSchema
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Violation
-from purveyor_server.domain.model import Json, Operation, SealedSecret
+from purveyor_server.domain.model import Binding, Json, Operation, SealedSecret
 from purveyor_server.domain.parameters import refuse
 from purveyor_server.domain.veils import put_back, secret_places, take_out, top_of
 from purveyor_server.engine.vault import PARAMETER
@@ -24,7 +24,7 @@ from purveyor_server.kit.hiding import MASK
 from purveyor_server.lifecycle.ports import Opener
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.security.sealing import SealError
-from purveyor_server.store.contract import Reads
+from purveyor_server.store.contract import Decision, Reads
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +53,21 @@ def veil(parts: Parts, owner: str, schemas: Sequence[JsonSchema | None], paramet
             if value == MASK
         )
     )
+    return _sealed(parts, owner, shown, taken)
+
+
+def _column(parts: Parts, owner: str, place: str, value: Json) -> str:
+    return PARAMETER + keyed_digest(parts.digest_key, "parameter", owner, place, value)[:32]
+
+
+async def carried(parts: Parts, kept: Binding, owner: str) -> Veiled:
+    """The parameters of a binding, its secret ones sealed anew for the row `owner`. Raises SealError."""
+    clear = await opened(parts.store, parts.opener, kept.uid, kept.sealed)
+    taken = {place: clear[column] for place, column in kept.sealed.items()}
+    return _sealed(parts, owner, kept.parameters, taken)
+
+
+def _sealed(parts: Parts, owner: str, shown: dict[str, Json], taken: Mapping[str, Json]) -> Veiled:
     columns = {place: _column(parts, owner, place, value) for place, value in taken.items()}
     clear = {columns[place]: value for place, value in taken.items()}
     rows = tuple(
@@ -60,10 +75,6 @@ def veil(parts: Parts, owner: str, schemas: Sequence[JsonSchema | None], paramet
         for column, value in clear.items()
     )
     return Veiled(shown, columns, rows, clear)
-
-
-def _column(parts: Parts, owner: str, place: str, value: Json) -> str:
-    return PARAMETER + keyed_digest(parts.digest_key, "parameter", owner, place, value)[:32]
 
 
 def merged(kept: Mapping[str, str], sent: Mapping[str, Json], columns: Mapping[str, str]) -> dict[str, str]:
@@ -86,6 +97,18 @@ async def stored_clear(parts: Parts, operation: Operation | None) -> dict[str, J
     except SealError as error:
         _log.warning("secret parameters cannot be opened", instance_uid=operation.instance_uid, error=str(error))
         return {}
+
+
+async def binding_clear(parts: Parts, decision: Decision) -> dict[str, Json]:
+    """Clear values by column for the preview of work on a binding that is there; none when they cannot be opened."""
+    clear, binding = await stored_clear(parts, decision.operation), decision.binding
+    if binding is None:
+        return clear
+    try:
+        return clear | await opened(parts.store, parts.opener, binding.uid, binding.sealed)
+    except SealError as error:
+        _log.warning("secret parameters cannot be opened", binding_uid=binding.uid, error=str(error))
+        return clear
 
 
 async def opened(store: Reads, opener: Opener, owner: str, columns: Mapping[str, str]) -> dict[str, Json]:

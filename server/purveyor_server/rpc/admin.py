@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import admin_service_pb2_grpc, drift_pb2, remains_pb2
+from purveyor.v1 import admin_service_pb2_grpc, drift_pb2, lease_pb2, remains_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Outcome
@@ -68,6 +68,26 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             binding=None if purged.binding is None else encode_binding(purged.binding),
             left_behind=purged.left_behind,
             ended_operation_ids=purged.ended,
+        )
+
+    async def ListExpiringBindings(
+        self, request: lease_pb2.ListExpiringBindingsRequest, context: Any
+    ) -> lease_pb2.ListExpiringBindingsResponse:
+        page = await self._admin.list_expiring(current_caller(), convert.decode_expiring(request))
+        bindings = [encode_binding(binding) for binding in page.items]
+        return lease_pb2.ListExpiringBindingsResponse(bindings=bindings, next_page_token=page.next_page_token)
+
+    async def ForceRevokeBinding(
+        self, request: lease_pb2.ForceRevokeBindingRequest, context: Any
+    ) -> lease_pb2.ForceRevokeBindingResponse:
+        aim = Aim(request.tenant, request.instance_id, request.binding_id, even_if_in_use=True, parked=True)
+        given_up = await self._admin.purge(current_caller(), aim, convert.decode_act(request))
+        binding = given_up.binding
+        return lease_pb2.ForceRevokeBindingResponse(
+            binding=None if binding is None else encode_binding(binding),
+            left_behind=given_up.left_behind,
+            ended_operation_ids=given_up.ended,
+            access_until=None if binding is None else to_timestamp(binding.expires_at),
         )
 
     async def EditStep(self, request: pb.EditStepRequest, context: Any) -> pb.EditStepResponse:

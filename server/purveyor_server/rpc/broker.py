@@ -87,6 +87,17 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         credentials = encode_credentials(outcome.credentials)
         return pb.BindResponse(**_binding_outcome(caller, outcome), credentials=credentials)
 
+    async def RenewBinding(self, request: pb.RenewBindingRequest, context: Any) -> pb.RenewBindingResponse:
+        caller = current_caller()
+        outcome = await self._use_cases.renew(caller, requests.decode_renew(request))
+        return pb.RenewBindingResponse(**_binding_outcome(caller, outcome))
+
+    async def RotateBinding(self, request: pb.RotateBindingRequest, context: Any) -> pb.RotateBindingResponse:
+        caller = current_caller()
+        outcome = await self._use_cases.rotate(caller, requests.decode_rotate(request))
+        credentials = encode_credentials(outcome.credentials)
+        return pb.RotateBindingResponse(**_binding_outcome(caller, outcome), credentials=credentials)
+
     async def Unbind(self, request: pb.UnbindRequest, context: Any) -> pb.UnbindResponse:
         caller = current_caller()
         outcome = await self._use_cases.unbind(caller, requests.decode_unbind(request))

@@ -19,6 +19,8 @@ from purveyor_server.lifecycle.contract import (
     Outcome,
     PageOf,
     Provision,
+    Renew,
+    Rotate,
     Told,
     Unbind,
     Update,
@@ -35,6 +37,8 @@ class UseCases(Protocol):
     async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome: ...
     async def bind(self, caller: Caller, request: Bind) -> Outcome: ...
     async def unbind(self, caller: Caller, request: Unbind) -> Outcome: ...
+    async def renew(self, caller: Caller, request: Renew) -> Outcome: ...
+    async def rotate(self, caller: Caller, request: Rotate) -> Outcome: ...
     async def view_instance(
         self,
         caller: Caller,

@@ -19,6 +19,7 @@ from purveyor_server.domain.quotas import PlanKey, Quota, Usage, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.domain.tokens import Token, Use
+from purveyor_server.store.leases import LeaseReads
 from purveyor_server.store.observing import ObservingCommands, ObservingReads
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class OperatorCommands(ObservingCommands, Protocol):
         ...
 
 
-class OperatorReads(ObservingReads, Protocol):
+class OperatorReads(LeaseReads, ObservingReads, Protocol):
     """The committed reads; of every tenant, for operators only."""
 
     @property

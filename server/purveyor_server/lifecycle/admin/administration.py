@@ -21,6 +21,7 @@ from purveyor_server.lifecycle.admin import (
     failing,
     freezing,
     keys,
+    leasing,
     looking,
     pausing,
     purging,
@@ -74,6 +75,10 @@ class Administration:
     async def purge(self, caller: Caller, aim: purging.Aim, act: Act) -> Purged:
         """Forget an instance or a binding."""
         return await purging.purge(self._parts, caller, aim, act)
+
+    async def list_expiring(self, caller: Caller, asked: leasing.Expiring) -> PageOf:
+        """Bindings that end soon, or that are REVOCATION_BLOCKED."""
+        return await leasing.list_expiring(self._parts, caller, asked)
 
     async def edit_step(
         self, caller: Caller, operation_id: str, step: str, mark: Mark | None, act: Act

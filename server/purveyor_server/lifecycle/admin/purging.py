@@ -1,4 +1,5 @@
-"""Purge: forget a resource without touching any backend.
+"""Purge: forget a resource without touching any backend. A forced revocation is the purge of a binding whose access could not
+be taken away: nothing else may be given up so, and the record says until when the access may still be there.
 
 Guarantee: refused while somebody works on an operation of it (its outside calls could follow), and while it is in use
 unless that is said; everything that may be left behind is named in the answer, the tombstone and the audit record.
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from purveyor_server.domain.conflicts import BindingRow, binding_row_of
 from purveyor_server.domain.errors import (
     Precondition,
     PurveyorError,
@@ -28,6 +30,7 @@ from purveyor_server.lifecycle.admin.acts import busy, enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Purged
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
+from purveyor_server.lifecycle.refusals import wrong_state
 from purveyor_server.lifecycle.remains import piece_text
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Situation, Writes
 
@@ -42,6 +45,14 @@ class Aim(msgspec.Struct, frozen=True):
     instance_id: str
     binding_id: str | None = None
     even_if_in_use: bool = False
+    parked: bool = False  # a forced revocation: only what is REVOCATION_BLOCKED may be given up
+
+    @property
+    def action(self) -> Action:
+        """The use-case."""
+        if self.parked:
+            return Action.FORCE_REVOKE_BINDING
+        return Action.PURGE_INSTANCE if self.binding_id is None else Action.PURGE_BINDING
 
     @property
     def resource(self) -> str:
@@ -52,7 +63,7 @@ class Aim(msgspec.Struct, frozen=True):
 
 async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged:
     """Forget it. Raises INSTANCE_NOT_FOUND, BINDING_NOT_FOUND, OPERATION_IN_PROGRESS, IN_USE."""
-    action = Action.PURGE_INSTANCE if aim.binding_id is None else Action.PURGE_BINDING
+    action = aim.action
     enter(parts, caller, action, act)
     _check(aim)
     journals: dict[str, tuple[Step, ...]] = {}
@@ -61,8 +72,10 @@ async def purge(parts: AdminParts, caller: Caller, aim: Aim, act: Act) -> Purged
         decision = _decide(situation, aim, journals)
         if decision.writes == Writes():
             return decision
-        left = list(_purged(decision).left_behind)
-        noted = record(parts, caller, action, act, aim.resource, aim.tenant, left_behind=left)
+        left: dict[str, Json] = {"left_behind": list(_purged(decision).left_behind)}
+        if aim.parked:
+            left["access_until"] = _access_until(decision)
+        noted = record(parts, caller, action, act, aim.resource, aim.tenant, **left)
         return replace(decision, writes=replace(decision.writes, audit=(noted,)))
 
     command = Accept(
@@ -122,6 +135,8 @@ def _decide(situation: Situation, aim: Aim, journals: Journals) -> Decision:
     operations = _operations(situation, binding)
     bindings = (binding,) if binding is not None else situation.bindings
     _check_idle(aim, operations)
+    if aim.parked and binding is not None:
+        _check_parked(situation, binding)
     _check_unused(aim, instance, binding, bindings)
     unread = tuple(o.operation_id for o in operations if o.operation_id not in journals)
     if unread:
@@ -205,6 +220,18 @@ def _left(
             known.setdefault(name, {})
     for name, outputs in known.items():
         yield piece_text(owner, name, outputs)
+
+
+def _check_parked(situation: Situation, binding: Binding) -> None:
+    """Its UNBIND has failed, and at most another attempt waits: what was never tried is not given up."""
+    if binding_row_of(binding, ()) is not BindingRow.REVOCATION_BLOCKED and not binding.revocation_attempts:
+        raise wrong_state(None, binding, situation.operations)
+
+
+def _access_until(decision: Decision) -> str:
+    """Until when the backend may let its credentials in, for the record."""
+    end = decision.binding.expires_at if decision.binding is not None else None
+    return "without end" if end is None else end.isoformat()
 
 
 def _in_use(aim: Aim, what: str, state: str) -> PurveyorError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import drift_pb2, remains_pb2
+from purveyor.v1 import drift_pb2, lease_pb2, remains_pb2
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -21,6 +21,7 @@ from purveyor_server.lifecycle.admin.contract import (
     Report,
     Rotation,
 )
+from purveyor_server.lifecycle.admin.leasing import Expiring
 from purveyor_server.lifecycle.admin.tokens import TokenWish
 from purveyor_server.rpc.convert.enums import ROLES, WAITINGS
 from purveyor_server.rpc.convert.values import from_duration, to_duration, to_timestamp
@@ -36,6 +37,7 @@ Acting = (
     | pb.ThawRequest
     | pb.PurgeInstanceRequest
     | pb.PurgeBindingRequest
+    | lease_pb2.ForceRevokeBindingRequest
     | pb.EditStepRequest
     | remains_pb2.RetryOperationRequest
     | remains_pb2.CleanUpOperationRequest
@@ -59,6 +61,17 @@ _ROLES = {number: str(role) for role, number in ROLES.items()}
 def decode_act(request: Acting) -> Act:
     """What every act carries."""
     return Act(reason=request.reason, request_id=request.request_id, validate_only=request.validate_only)
+
+
+def decode_expiring(request: lease_pb2.ListExpiringBindingsRequest) -> Expiring:
+    """Which bindings are asked for."""
+    return Expiring(
+        tenant=request.tenant,
+        within=from_duration(request, "within"),
+        blocked=request.revocation_blocked,
+        page_size=request.page_size,
+        page_token=request.page_token,
+    )
 
 
 def encode_freeze(freeze: Freeze) -> pb.Freeze:

@@ -49,6 +49,7 @@ def encode_operation(
         start_time=to_timestamp(operation.started_at),
         end_time=to_timestamp(operation.ended_at),
         deadline=to_timestamp(operation.deadline),
+        expire_time=to_timestamp(operation.expiry.to) if operation.expiry is not None else None,
         request_id=operation.request.request_id if operation.request is not None else "",
         principal=operation.request.principal if operation.request is not None else "",
         resumed_operation_id=operation.resumes,

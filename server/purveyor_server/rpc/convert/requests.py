@@ -17,7 +17,7 @@ from purveyor_server.domain.errors import invalid
 from purveyor_server.domain.model import EventKind, Identity, Json, MaintenanceInfo
 from purveyor_server.lifecycle import contract
 from purveyor_server.rpc.convert.enums import EVENT_KINDS
-from purveyor_server.rpc.convert.values import body_of, from_duration
+from purveyor_server.rpc.convert.values import body_of, from_duration, from_timestamp
 
 MASK_PATHS = ("plan_id", "parameters", "context", "maintenance_info", "labels", "deletion_protected")
 _STARTS: dict[int, contract.Start] = {
@@ -102,6 +102,30 @@ def decode_unbind(request: pb.UnbindRequest) -> contract.Unbind:
         **_write(request, body_of(request)),
         binding_id=request.binding_id,
         allow_missing=request.allow_missing,
+        etag=request.etag,
+    )
+
+
+def decode_renew(request: pb.RenewBindingRequest) -> contract.Renew:
+    """A renewal. Raises INVALID_REQUEST for a time that no calendar holds."""
+    return contract.Renew(
+        **_write(request, body_of(request)),
+        binding_id=request.binding_id,
+        expire_time=from_timestamp(request, "expire_time"),
+        ttl=from_duration(request, "ttl"),
+        allow_shorter=request.allow_shorter,
+        etag=request.etag,
+    )
+
+
+def decode_rotate(request: pb.RotateBindingRequest) -> contract.Rotate:
+    """A rotation."""
+    return contract.Rotate(
+        **_write(request, body_of(request)),
+        binding_id=request.binding_id,
+        successor_id=request.successor_binding_id,
+        ttl=from_duration(request, "ttl"),
+        overlap=from_duration(request, "overlap"),
         etag=request.etag,
     )
 

@@ -118,6 +118,19 @@ def from_duration(message: Message, field: str) -> timedelta | None:
     return span
 
 
+def from_timestamp(message: Message, field: str) -> datetime | None:
+    """The Timestamp `field` of `message`, None when absent. Raises INVALID_REQUEST when no calendar has it."""
+    if not message.HasField(field):
+        return None
+    sent = getattr(message, field)
+    if not 0 <= sent.nanos < _NANOS:
+        raise invalid(field, "must have nanos of 0 to 999999999")
+    try:
+        return _EPOCH + timedelta(seconds=sent.seconds, microseconds=sent.nanos // 1000)
+    except OverflowError:
+        raise invalid(field, "is beyond what a calendar holds") from None
+
+
 def body_of(request: Message) -> dict[str, Json]:
     """What was sent, as JSON values by the names of the contract, without NOT_IN_BODY: the input of digests."""
     return _fields(request, "", NOT_IN_BODY)

@@ -20,10 +20,11 @@ from purveyor_server.domain.quotas import PlanKey, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
 from purveyor_server.store.contract import CatalogVersion, Page, Scope
+from purveyor_server.store.leases import Due
 from purveyor_server.store.log import CompactedError
 from purveyor_server.store.observing import Drifted
 from purveyor_server.store.operating import WHOLE, AuditLook, AuditPage, Queue, TenantUsage
-from purveyor_server.store.sqlite import auditing, observing, rows
+from purveyor_server.store.sqlite import auditing, leases, observing, rows
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.readers import Readers
@@ -187,6 +188,12 @@ class SqliteReads:
 
     async def miscounted(self, tenant: str) -> int:
         return len(await self._readers.rows(_MISCOUNTED, (tenant,)))
+
+    async def due_bindings(self, due: Due, until: datetime, page: Page, tenant: str = "") -> tuple[Binding, ...]:
+        return await self._decoded(rows.decode_binding, *leases.due_question(due, until, page, tenant))
+
+    async def rotations_since(self, at: datetime) -> int:
+        return await leases.rotations_since(self._readers, at)
 
     async def token(self, token_id: str) -> Token | None:
         found = await self._readers.rows(_TOKEN, (token_id,))

@@ -25,7 +25,7 @@ from purveyor_server.domain.model import (
 )
 from purveyor_server.domain.quotas import Quota
 from purveyor_server.domain.recovery import Recovery
-from purveyor_server.domain.states import SLOT_WAITS, Waiting
+from purveyor_server.domain.states import SLOT_WAITS, BindingState, Waiting
 from purveyor_server.domain.tokens import Token
 from purveyor_server.store.contract import CatalogVersion
 from purveyor_server.store.operating import Queue
@@ -35,6 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 ENDED, PENDING, PARKED = 0, 1, 2
+_ENDING = frozenset({BindingState.ACTIVE, BindingState.EXPIRED})
 
 encode = msgspec.json.Encoder().encode
 decode_instance = msgspec.json.Decoder(Instance).decode
@@ -112,6 +113,10 @@ def binding_row(record: Binding, body: bytes) -> Row:
         body,
         record.service_id,
         record.plan_id,
+        _maybe(record.expires_at) if record.state in _ENDING else None,
+        _maybe(record.rotate_at) if record.state is BindingState.ACTIVE else None,
+        _maybe(record.retry_at) if record.state is BindingState.REVOCATION_BLOCKED else None,
+        _maybe(record.rotated_at),
     )
 
 

@@ -57,10 +57,11 @@ ON CONFLICT (uid) DO UPDATE SET state = excluded.state, service_id = excluded.se
 
 -- name: put_binding
 INSERT INTO bindings (uid, tenant, instance_id, instance_uid, binding_id, state, last_operation,
-    created_at, updated_at, deleted_at, body, counted_service, counted_plan)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, updated_at, deleted_at, body, counted_service, counted_plan, expires_at, rotate_at, retry_at, rotated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, last_operation = excluded.last_operation,
-    updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, body = excluded.body;
+    updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, body = excluded.body,
+    expires_at = excluded.expires_at, rotate_at = excluded.rotate_at, retry_at = excluded.retry_at;
 
 -- name: add_operation
 INSERT INTO operations (operation_id, tenant, instance_id, instance_uid, binding_id, subject, verb, state, backlog,
