@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ from purveyor_server.domain.conflicts import (
     row_of,
     rule,
     rule_bind,
+    rule_renew,
+    rule_rotate,
     rule_unbind,
 )
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb
-from tests.fakes.situations import binding, instance, operation
+from tests.fakes.situations import NOW, binding, instance, operation
 
 PAGE = Path(__file__).parents[2] / "docs" / "conflict-matrix.md"
 
@@ -56,15 +59,16 @@ DESIGN = {
     Row.DELETED: "AA NN N N N NNN",
 }
 DESIGN_BINDING = {
-    BindingRow.ABSENT: "AAN",
-    BindingRow.BINDING: "SET",
-    BindingRow.ACTIVE: "CEA",
-    BindingRow.EXPIRED: "CEA",
-    BindingRow.UNBINDING: "XXS",
-    BindingRow.FAILED: "FEA",
-    BindingRow.FAILED_CLEANUP: "PET",
-    BindingRow.FAILED_KEPT: "XEA",
-    BindingRow.REVOCATION_BLOCKED: "XXA",
+    BindingRow.ABSENT: "AAN NN N",
+    BindingRow.BINDING: "SET PP P",
+    BindingRow.ACTIVE: "CEA AA A",
+    BindingRow.ACTIVE_WORK: "CET SP P",
+    BindingRow.EXPIRED: "CEA XX X",
+    BindingRow.UNBINDING: "XXS XX X",
+    BindingRow.FAILED: "FEA XX X",
+    BindingRow.FAILED_CLEANUP: "PET XX X",
+    BindingRow.FAILED_KEPT: "XEA XX X",
+    BindingRow.REVOCATION_BLOCKED: "XXA XX X",
 }
 
 
@@ -76,7 +80,7 @@ def test_instance_row_is_the_designs(row: Row) -> None:
 
 @pytest.mark.parametrize("row", BindingRow)
 def test_binding_row_is_the_designs(row: BindingRow) -> None:
-    expected = [LETTERS[letter] for letter in DESIGN_BINDING[row]]
+    expected = [LETTERS[letter] for letter in DESIGN_BINDING[row].replace(" ", "")]
     assert [BINDING_MATRIX[row][ask] for ask in BindingAsk] == expected
 
 
@@ -122,6 +126,30 @@ def test_failed_with_remains_waits_for_their_clean_up_or_for_an_operator() -> No
 def test_each_binding_state_has_a_row(state: BindingState) -> None:
     expected = "ABSENT" if state is BindingState.DELETED else state.name
     assert binding_row_of(binding(instance(), state), ()).name == expected
+
+
+def test_work_on_an_active_binding_and_its_end_have_rows() -> None:
+    of = instance()
+    on = binding(of, expires_at=NOW)
+    assert binding_row_of(on, (operation(of, Verb.RENEW, on),)) is BindingRow.ACTIVE_WORK
+    assert binding_row_of(on, (), NOW) is BindingRow.EXPIRED
+    assert binding_row_of(on, (), NOW - timedelta(microseconds=1)) is BindingRow.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("row", "bound", "renewed", "rotated"),
+    [
+        (Row.READY, BindingRow.ACTIVE, Ruling.ACCEPT, Ruling.ACCEPT),
+        (Row.UPDATING, BindingRow.ACTIVE, Ruling.ACCEPT, Ruling.IN_PROGRESS),
+        (Row.READY_CLEANUP, BindingRow.ACTIVE, Ruling.ACCEPT, Ruling.IN_PROGRESS),
+        (Row.DEPROVISIONING, BindingRow.UNBINDING, Ruling.WRONG_STATE, Ruling.WRONG_STATE),
+        (Row.DELETE_FAILED, BindingRow.ACTIVE, Ruling.WRONG_STATE, Ruling.WRONG_STATE),
+        (Row.DEPROVISIONING, BindingRow.ABSENT, Ruling.NOT_FOUND, Ruling.NOT_FOUND),
+    ],
+)
+def test_renew_and_rotate_need_both_tables(row: Row, bound: BindingRow, renewed: Ruling, rotated: Ruling) -> None:
+    assert rule_renew(row, bound, same=False) is renewed
+    assert rule_rotate(row, bound) is rotated
 
 
 def test_blocked_revocation_that_is_tried_again_is_unbinding() -> None:

@@ -20,7 +20,15 @@ from purveyor_server.domain.model import Identity, MaintenanceInfo
 from purveyor_server.domain.principal import EVERY_ROLE
 from purveyor_server.domain.states import BindingState, OperationState
 from purveyor_server.lifecycle.contract import Listing
-from purveyor_server.lifecycle.door import ADMIN_ACTIONS, OPERATION_ACTIONS, OPERATOR_ACTIONS, ROLES, Action, Door
+from purveyor_server.lifecycle.door import (
+    ADMIN_ACTIONS,
+    MAKING,
+    OPERATION_ACTIONS,
+    OPERATOR_ACTIONS,
+    ROLES,
+    Action,
+    Door,
+)
 from purveyor_server.providers.registry import ProviderMissingError
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation
 from tests.fakes.broker import CREDENTIALS, Broker, bind, deprovision, open_broker, provision, unbind, update
@@ -377,7 +385,7 @@ def test_a_broker_that_is_late_takes_removals_and_nothing_new() -> None:
     for action in Action:
         if action in OPERATOR_ACTIONS or action in OPERATION_ACTIONS or action in ADMIN_ACTIONS:
             continue
-        if action in {Action.PROVISION, Action.UPDATE, Action.BIND}:
+        if action in MAKING:
             with pytest.raises(PurveyorError) as refused:
                 door.enter(LOCAL, action, TENANT)
             assert (refused.value.reason, refused.value.metadata["scope"]) == (Reason.TOO_MANY_OPERATIONS, "process")

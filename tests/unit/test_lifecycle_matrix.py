@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from purveyor_server.domain.conflicts import BINDING_MATRIX, INSTANCE_MATRIX, Ask, BindingAsk, BindingRow, Row, Ruling
 from purveyor_server.domain.errors import PurveyorError, Reason
-from purveyor_server.domain.model import Binding, Instance, Operation
+from purveyor_server.domain.model import Binding, ExpiryChange, Instance, Operation
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb, Waiting
 from purveyor_server.lifecycle.bind import decide_bind
 from purveyor_server.lifecycle.deprovision import decide_deprovision
 from purveyor_server.lifecycle.provision import decide_provision
+from purveyor_server.lifecycle.renew import decide_renew
+from purveyor_server.lifecycle.rotate import decide_rotate
 from purveyor_server.lifecycle.unbind import decide_unbind
 from purveyor_server.lifecycle.update import decide_update
 from purveyor_server.store.contract import Decision, Situation
-from tests.fakes import rules
-from tests.fakes.situations import binding, instance, operation, settings, situation
+from tests.fakes import leases, rules
+from tests.fakes.situations import NOW, binding, instance, operation, settings, situation
 
 ACCEPTED = {Ruling.ACCEPT, Ruling.FRESH_ATTEMPT, Ruling.TAKE_OVER, Ruling.WAIT_AND_CANCEL}
 REASONS = {
@@ -28,6 +32,10 @@ REASONS = {
     Ruling.NOT_FOUND: {Reason.INSTANCE_NOT_FOUND, Reason.BINDING_NOT_FOUND},
 }
 IN_FLIGHT = settings(size=7)
+IN_FLIGHT_END = NOW + timedelta(hours=1)
+
+
+NONE_YET = {Row.ABSENT, Row.PROVISIONING, Row.DELETED} | {row for row in Row if row.name.startswith("FAILED")}
 
 
 class Scene(NamedTuple):
@@ -86,9 +94,11 @@ def asked(row: Row, ask: Ask) -> Decision:
             return decide_update(seen(found), rules.update_ask(parameters={"size": size}))
         case Ask.BIND:
             return decide_bind(seen(found), rules.bind_ask())
+        case Ask.RENEW:
+            on = None if row in NONE_YET else replace(live[0], expires_at=NOW + timedelta(minutes=1))
+            return decide_renew(seen(found, on), leases.renew_ask(expire_time=IN_FLIGHT_END))
         case Ask.UNBIND:
-            none_yet = row in {Row.ABSENT, Row.PROVISIONING, Row.DELETED} or row.name.startswith("FAILED")
-            return decide_unbind(seen(found, None if none_yet else live[0]), rules.unbind_ask())
+            return decide_unbind(seen(found, None if row in NONE_YET else live[0]), rules.unbind_ask())
         case Ask.DEPROVISION:
             return decide_deprovision(seen(found), rules.deprovision_ask())
         case _:
@@ -121,7 +131,7 @@ def check_refusal(error: PurveyorError) -> None:
         assert error.metadata["bindings"] == "app"
 
 
-CELLS = [(row, ask) for row in Row for ask in Ask if ask is not Ask.RENEW]
+CELLS = [(row, ask) for row in Row for ask in Ask]
 
 
 @pytest.mark.parametrize(("row", "ask"), CELLS, ids=lambda value: value.name)
@@ -145,15 +155,19 @@ def binding_scene(row: BindingRow) -> tuple[Situation, Binding | None]:
     last = operation(of, Verb.PROVISION, state=OperationState.SUCCEEDED)
     if row is BindingRow.ABSENT:
         return situation(of), None
-    state = BindingState.FAILED if row.name.startswith("FAILED") else BindingState[row.name]
+    shared = {BindingRow.ACTIVE_WORK: BindingState.ACTIVE}
+    failed = row.name.startswith("FAILED")
+    state = BindingState.FAILED if failed else shared[row] if row in shared else BindingState[row.name]
     left = ("login",) if row is BindingRow.FAILED_KEPT else ()
-    on = binding(of, state, digest="same", cleanup_required=left)
+    on = binding(of, state, digest="same", cleanup_required=left, expires_at=NOW + timedelta(minutes=1))
     verbs = {
         BindingRow.BINDING: Verb.BIND,
         BindingRow.UNBINDING: Verb.UNBIND,
         BindingRow.FAILED_CLEANUP: Verb.CLEANUP,
+        BindingRow.ACTIVE_WORK: Verb.RENEW,
     }
-    running = (operation(of, verbs[row], on),) if row in verbs else ()
+    expiry = ExpiryChange(IN_FLIGHT_END) if row is BindingRow.ACTIVE_WORK else None
+    running = (operation(of, verbs[row], on, expiry=expiry),) if row in verbs else ()
     return situation(of, on, operations=running, last_operation=running[0] if running else last), on
 
 
@@ -162,6 +176,13 @@ def binding_scene(row: BindingRow) -> tuple[Situation, Binding | None]:
 def test_binding_cell(row: BindingRow, ask: BindingAsk) -> None:
     found, on = binding_scene(row)
     ruling = BINDING_MATRIX[row][ask]
+    if ask in {BindingAsk.RENEW_SAME, BindingAsk.RENEW_OTHER}:
+        target = IN_FLIGHT_END if ask is BindingAsk.RENEW_SAME else IN_FLIGHT_END + timedelta(hours=1)
+        judge(ruling, lambda: decide_renew(found, leases.renew_ask(expire_time=target)))
+        return
+    if ask is BindingAsk.ROTATE:
+        judge(ruling, lambda: decide_rotate(found, leases.rotate_ask(old=on.uid if on is not None else "")))
+        return
     if ask is BindingAsk.UNBIND:
         decision = judge(ruling, lambda: decide_unbind(found, rules.unbind_ask()))
         if decision is not None:
