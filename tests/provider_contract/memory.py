@@ -23,10 +23,12 @@ from purveyor_server.providers.contract import (
     Credentials,
     Done,
     Known,
+    MarkerChanged,
     NotYet,
     Observed,
     Outputs,
     Owned,
+    Permanent,
     PlannedStep,
     Provider,
     Retryable,
@@ -133,6 +135,8 @@ class MemoryPiece:
         name, world = ctx.name(self.name), self._world
         if name in world.busy:
             return NotYet(0.01)
+        if not world.has("drops what it adopted") and give_back(world, name):
+            return Done()
         thing = world.things.get(name)
         if thing is None:
             if world.has("no absent before ensure"):
@@ -163,14 +167,53 @@ class MemoryPiece:
         await self._world.change(self.name, name, work)
 
 
+class AdoptedPiece(MemoryPiece):
+    """The box that `Work.adopt` names. Until it is finished it remembers its old name."""
+
+    async def ensure(self, ctx: Context) -> Done | NotYet:
+        name, world = ctx.name("box"), self._world
+        if name not in world.things:
+            source = world.things.get(str((ctx.work.adopt or {}).get("box")))
+            if source is None or "marker" in source:
+                raise Permanent("not there, or somebody's")
+            ctx.outside("adopt_box")
+            world.things.pop(str(source["name"]))
+            world.things[name] = {**source, "was": source, "size": 3, "ready": 3, "marker": ctx.marker}
+            if world.has("adopts again"):
+                world.things[str(source["name"])] = source
+        return Done({"name": name, "size": 3, "shown": ""})
+
+    async def absent(self, ctx: Context) -> Done | NotYet:
+        give_back(self._world, ctx.name("box"))
+        return Done()
+
+
+class FinishedPiece(MemoryPiece):
+    """The pivot of an adoption."""
+
+    async def ensure(self, ctx: Context) -> Done | NotYet:
+        self._world.things[ctx.name("box")].pop("was", None)
+        return Done()
+
+
+def give_back(world: World, name: str) -> bool:
+    """Make a box that is being adopted what it was; False when there is none."""
+    was = world.things.get(name, {}).get("was")
+    if was is not None:
+        del world.things[name]
+        world.things[was["name"]] = was
+    return was is not None
+
+
 class MemoryProvider:
     """A box per instance, a key per binding."""
 
     contract = "memory/1"
-    abilities = frozenset(Ability)
+    abilities = frozenset(Ability) - {Ability.ROTATE_ROOT, Ability.REISSUE}
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, store_id: str) -> None:
         self._world = world
+        self._store_id = store_id
         self._box, self._key = MemoryPiece(world, "box"), MemoryPiece(world, "key", ("password",))
         self._asked = 0
 
@@ -188,6 +231,9 @@ class MemoryProvider:
         piece = self._key if work.binding else self._box
         if self._world.has("impure plan") and self._asked % 2:
             piece = MemoryPiece(self._world, "cask")
+        if work.adopt is not None:
+            adopted, finished = AdoptedPiece(self._world, "adopted"), FinishedPiece(self._world, "finished")
+            return [PlannedStep(adopted), PlannedStep(finished, pivot=True)]
         make = Make.ABSENT if work.verb in {Verb.DEPROVISION, Verb.UNBIND} else Make.ENSURE
         return [PlannedStep(piece, make)]
 
@@ -213,6 +259,34 @@ class MemoryProvider:
             if store == store_id or self._world.has("foreign"):
                 yield Owned(name.split("_")[1], name, uid, int(revision))
 
+    async def quarantine(self, owned: Owned) -> None:
+        if self._is_there(owned) and not self._world.has("holds nothing"):
+            self._world.things[owned.name]["held"] = True
+
+    async def release(self, owned: Owned) -> None:
+        if self._is_there(owned):
+            self._world.things[owned.name].pop("held", None)
+
+    async def reclaim(self, owned: Owned) -> Done | NotYet:
+        if not self._is_there(owned):
+            return Done()
+        if self._world.has("reclaims the last alone") and len(self._world.things) > 1:
+            raise Retryable("there are others")
+        self._world.forget(owned.name)
+        return Done()
+
+    def _is_there(self, owned: Owned) -> bool:
+        thing = self._world.things.get(owned.name)
+        marker = f"purveyor:{self._store_id}:{owned.uid}:{owned.revision}"
+        if thing is not None and thing["marker"] != marker and not self._world.has("any marker"):
+            raise MarkerChanged("another marker")
+        return thing is not None
+
+    async def adoptable(self, source: Mapping[str, Json]) -> Owned | None:
+        if source["box"] not in self._world.things:
+            raise Permanent("not there")
+        return None
+
     async def close(self) -> None:
         """Nothing to let go of."""
 
@@ -230,7 +304,7 @@ class MemoryCase(Case):
         self.world = World(*flaws)
 
     def open(self, store_id: str) -> Provider:
-        return MemoryProvider(self.world)
+        return MemoryProvider(self.world, store_id)
 
     async def listing(self) -> object:
         return {name: dict(thing) for name, thing in self.world.things.items()}
@@ -239,8 +313,13 @@ class MemoryCase(Case):
         thing = self.world.things[credentials["name"]]
         assert thing["password"] == credentials["password"]
         assert thing["ready"] == thing["size"]
+        assert "held" not in thing
         expires_at = thing["expires_at"]
         assert expires_at is None or expires_at > datetime.now(UTC) or self.world.has("no expiry")
+
+    async def stray(self) -> dict[str, Json]:
+        self.world.things["old"] = {"name": "old", "size": 9}
+        return {"box": "old"}
 
     async def destroy(self, uid: str) -> None:
         del self.world.things[outside_name("box", uid)]

@@ -38,6 +38,12 @@ CONTROLS = [
     ("keeps access", "access", "after the unbind"),
     ("no expiry", "expiry", "after their expiry"),
     ("secret in outputs", "secrecy", "in clear in outputs"),
+    ("holds nothing", "quarantine", "give access to what is in quarantine"),
+    ("any marker", "quarantine", "is not refused"),
+    ("any marker", "reclaim", "is not refused"),
+    ("reclaims the last alone", "reclaim", "does not come to its end"),
+    ("drops what it adopted", "adopt", "after a deprovision took over"),
+    ("adopts again", "adopt", "can be adopted again"),
     ("impure plan", "pure plan", "not pure"),
     ("needs outputs", "removal plan", "knew only the uid"),
     ("no schema", "schemas", "is empty"),
@@ -69,11 +75,11 @@ async def test_settle_may_say_true_when_the_backend_then_refuses_the_call(tmp_pa
 class Silent(MemoryCase):
     """What an author may leave out is left out."""
 
-    use, destroy, hold = Case.use, Case.destroy, Case.hold
+    use, destroy, hold, stray = Case.use, Case.destroy, Case.hold, Case.stray
     changed = None  # type: ignore[assignment] # as an author who gives none
 
 
-@pytest.mark.parametrize("topic", ["access", "drift", "late effects", "update", "kills: update"])
+@pytest.mark.parametrize("topic", ["access", "drift", "late effects", "update", "kills: update", "adopt"])
 async def test_what_a_case_does_not_give_is_skipped_with_the_reason(tmp_path: Path, topic: str) -> None:
     with pytest.raises(NotOffered, match="the case gives no"):
         await TOPICS[topic](Silent(tmp_path))

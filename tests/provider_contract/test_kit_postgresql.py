@@ -100,6 +100,12 @@ class SharedCase(PostgresCase):
         async with self.server.superuser() as superuser:
             await superuser.execute(f"DROP DATABASE {outside_name('db', uid)} WITH (FORCE)")
 
+    async def stray(self) -> dict[str, Json]:
+        async with self.server.superuser() as superuser:
+            await superuser.execute("CREATE DATABASE stray TEMPLATE template0 OWNER purveyor_admin")
+            await superuser.execute("REVOKE ALL ON DATABASE stray FROM PUBLIC; COMMENT ON DATABASE stray IS 'of 2019'")
+        return {"database": "stray"}
+
     def hold(self, piece: str) -> AbstractAsyncContextManager[Held]:
         if piece != "database":
             raise NotOffered(f"no call of {piece} is held")

@@ -30,6 +30,8 @@ from purveyor_server.providers.directory.removal import emptied
 
 _Answer = TypeVar("_Answer")
 DATA, TOKENS, MARKER, QUOTA = "data", "tokens", "marker", "quota.json"
+HELD_DATA, HELD_TOKENS = "data.held", "tokens.held"  # in quarantine
+GONE = (FileNotFoundError, NotADirectoryError)
 CHUNK_SECONDS = 2.0  # of emptying; the rest in the next run
 MOST_NAMES = 1_000_000  # of instances in the root
 
@@ -109,17 +111,41 @@ class Disk:
 
     def take(self, name: str, part: str, file: str) -> None:
         """Remove a file of the broker's, if it is there."""
-        gone = suppress(FileNotFoundError, NotADirectoryError)
+        gone = suppress(*GONE)
         with gone, self.opened() as root, folder(root, name) as home, folder(home, part) as inner:
             for left in (file, hidden(file, "new")):
                 with suppress(FileNotFoundError):
                     os.unlink(left, dir_fd=inner)
             os.fsync(inner)
+            self._tidy(home)
 
-    def discard(self, name: str) -> None:
-        """Put the instance's folder out of everybody's way: from now on there is none of that name."""
+    def move(self, name: str, file: str, part: str, to: str) -> None:
+        """Move an entry of `part` to `to`, both folders of the broker's in the instance's folder, if it is there."""
+        with suppress(*GONE), self.opened() as root, folder(root, name) as home, folder(home, part) as inner:
+            with suppress(FileExistsError):
+                os.mkdir(to, 0o700, dir_fd=home)
+            with folder(home, to) as target:
+                os.rename(file, file, src_dir_fd=inner, dst_dir_fd=target)
+                os.fsync(target)
+            os.fsync(inner)
+            self._tidy(home)
+
+    def _tidy(self, home: int) -> None:
+        """The folder of held tokens is there while there are any."""
+        with suppress(OSError):
+            os.rmdir(HELD_TOKENS, dir_fd=home)
+
+    def rename(self, name: str, part: str, to: str) -> None:
+        """Another name for a part of the instance's folder, if it is there and the other name is free."""
+        with suppress(*GONE), self.opened() as root, folder(root, name) as home:
+            if exists(home, part) and not exists(home, to):
+                os.rename(part, to, src_dir_fd=home, dst_dir_fd=home)
+                os.fsync(home)
+
+    def discard(self, name: str, *which: str) -> None:
+        """Put the instance's folder (or `which` of its remains) out of everybody's way: there is none of that name any more."""
         with self.opened() as root:
-            for there in (name, hidden(name, "new")):
+            for there in which or (name, hidden(name, "new")):
                 if not exists(root, there):
                     continue
                 trash = hidden(name, "trash")
@@ -152,6 +178,14 @@ class Disk:
         """Whether anything of that name is there."""
         with self.opened() as root:
             return exists(root, name)
+
+    def has_part(self, name: str, part: str) -> bool:
+        """Whether there is such an entry in the instance's folder."""
+        try:
+            with self.opened() as root, folder(root, name) as home:
+                return exists(home, part)
+        except GONE:
+            return False
 
     def has_left(self, name: str) -> bool:
         """Whether the instance's folder is there, or what a run that was interrupted left of it."""

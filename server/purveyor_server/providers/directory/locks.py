@@ -13,12 +13,19 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from purveyor_server.kit import flock
-from purveyor_server.providers.contract import Context
 
 _Answer = TypeVar("_Answer")
+
+
+class Announces(Protocol):
+    """For whom the work is done: a piece's context is one."""
+
+    def outside(self, call: str) -> None:
+        """Announce a call that changes the backend."""
+        ...
 
 
 class Claim:
@@ -31,7 +38,7 @@ class Claim:
         self._threads = threads
         self._last: Future[Any] | None = None
 
-    async def change(self, ctx: Context, call: str, work: Callable[[], _Answer]) -> _Answer:
+    async def change(self, ctx: Announces, call: str, work: Callable[[], _Answer]) -> _Answer:
         """Announce `call` and run `work` in a thread. Cancelled, it runs on, and so does the claim."""
         ctx.outside(call)
         self._last = running = self._threads.submit(work)

@@ -18,7 +18,7 @@ import msgspec
 from purveyor_server.domain.names import outside_name
 from purveyor_server.domain.states import Drift
 from purveyor_server.providers.contract import Known, Observed, Owned
-from purveyor_server.providers.directory.disk import DATA, MARKER, QUOTA, TOKENS, Disk
+from purveyor_server.providers.directory.disk import DATA, HELD_TOKENS, MARKER, QUOTA, TOKENS, Disk
 from purveyor_server.providers.directory.failures import explained
 from purveyor_server.providers.directory.pieces import FOLDER, MEASURE_SECONDS, TOKEN
 from purveyor_server.providers.directory.settings import Quota, quota_of
@@ -105,8 +105,8 @@ def _owned_in(disk: Disk, name: str, store_id: str) -> list[Owned]:
     mark = read_mark(disk.read(name, MARKER))
     if mark is not None and mark.store_id == store_id:
         found.append(Owned("folder", name, mark.uid, mark.revision))
-    for token in disk.parts(name, TOKENS):
-        file = decode_token(disk.read(name, TOKENS, token))
+    for part, token in [(held, file) for held in (TOKENS, HELD_TOKENS) for file in disk.parts(name, held)]:
+        file = decode_token(disk.read(name, part, token))
         mark = read_mark(file.marker.encode()) if file is not None else None
         if mark is not None and mark.store_id == store_id:
             found.append(Owned("token", f"{name}/{token}", mark.uid, mark.revision))

@@ -17,7 +17,7 @@ import msgspec
 from purveyor_server.domain.states import Verb
 from purveyor_server.kit.flock import is_free
 from purveyor_server.providers.contract import Context, Done, NotYet, Permanent
-from purveyor_server.providers.directory.disk import MARKER, QUOTA, TOKENS, Disk
+from purveyor_server.providers.directory.disk import DATA, HELD_DATA, HELD_TOKENS, MARKER, QUOTA, TOKENS, Disk
 from purveyor_server.providers.directory.entries import hidden
 from purveyor_server.providers.directory.failures import explained
 from purveyor_server.providers.directory.locks import Claim, claim
@@ -98,6 +98,9 @@ class FolderPiece(DiskPiece):
             files = {MARKER: ctx.marker.encode(), QUOTA: record}
             ctx.report(20, "making the folder")
             await self._carry_out(ctx, held, "make_folder", lambda: disk.build(name, files))
+        if disk.has_part(name, HELD_DATA):
+            ctx.report(60, "ending the quarantine")
+            await self._carry_out(ctx, held, "open_folder", lambda: disk.rename(name, HELD_DATA, DATA))
         if disk.read(name, QUOTA) != record:
             ctx.report(80, "setting the quota")
             await self._carry_out(ctx, held, "set_quota", lambda: disk.put(name, (QUOTA,), record))
@@ -151,5 +154,7 @@ class TokenPiece(DiskPiece):
     async def _absent(self, ctx: Context, held: Claim) -> Done:
         home, name, disk = ctx.instance_name(FOLDER), ctx.name(TOKEN), self._disk
         await self._carry_out(ctx, held, "remove_token", lambda: disk.take(home, TOKENS, name))
+        if name in disk.parts(home, HELD_TOKENS):
+            await self._carry_out(ctx, held, "remove_held_token", lambda: disk.take(home, HELD_TOKENS, name))
         held.forget()
         return Done()

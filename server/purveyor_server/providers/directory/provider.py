@@ -21,7 +21,9 @@ from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import (
     Ability,
     Credentials,
+    Done,
     Known,
+    NotYet,
     Observed,
     Outputs,
     Owned,
@@ -32,6 +34,7 @@ from purveyor_server.providers.contract import (
     Schemas,
     Work,
 )
+from purveyor_server.providers.directory.custody import Custodian
 from purveyor_server.providers.directory.disk import DATA, TOKENS, Disk
 from purveyor_server.providers.directory.failures import explained
 from purveyor_server.providers.directory.observation import list_owned, observe
@@ -52,7 +55,12 @@ class DirectoryProvider:
     """Folders below one root. Raises PurveyorError(INVALID_REQUEST) for a bad `config`."""
 
     contract = "directory/1"
-    abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED})
+    abilities = frozenset(
+        {
+            *(Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED),
+            *(Ability.QUARANTINE, Ability.RECLAIM),
+        }
+    )
     schemas = Schemas(
         settings=PlanSettings.model_json_schema(),
         outputs={
@@ -71,6 +79,7 @@ class DirectoryProvider:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="directory")
         self._folder = FolderPiece(self._disk, self._threads)
         self._token = TokenPiece(self._disk, self._threads)
+        self._custodian = Custodian(self._disk, self._threads, environment.store_id)
 
     async def check(self) -> None:
         """Raise Unreachable or RightsMissing unless the root can be worked with. Changes nothing."""
@@ -115,6 +124,18 @@ class DirectoryProvider:
     def list_owned(self, store_id: str) -> AsyncIterator[Owned]:
         """Folders and token files with the marker of `store_id`."""
         return list_owned(self._disk, self._threads, store_id)
+
+    async def quarantine(self, owned: Owned) -> None:
+        """Its data, or the token file, has another name: nobody finds it."""
+        await self._custodian.quarantine(owned)
+
+    async def release(self, owned: Owned) -> None:
+        """Where it was before."""
+        await self._custodian.release(owned)
+
+    async def reclaim(self, owned: Owned) -> Done | NotYet:
+        """Exactly that folder or token file, while it carries the marker."""
+        return await self._custodian.reclaim(owned)
 
     async def close(self) -> None:
         """Let go of the threads; one that is at work ends by itself. The folders stay."""

@@ -205,11 +205,9 @@ class Custodian:
     async def _close_schema(self, thing: Thing) -> None:
         group = outside_name(GROUP, thing.uid)
         async with reserved(self._sessions, thing) as session:
-            if not await role_exists(session, group):
-                return
             for database in await common_databases(session):
                 async with enter(self._sessions, session, thing, "own_schema", database) as inside:
-                    if inside is not None and await find(inside, thing) is not None:
+                    if inside is not None and await find(inside, thing) and await role_exists(session, group):
                         closing = f"REVOKE ALL ON SCHEMA {ident(thing.title)} FROM {ident(group)}"
                         await change(inside, thing, "close_schema", closing)
             for login in await left_members(session, group):  # what is open has looked its names up already
@@ -220,11 +218,9 @@ class Custodian:
     async def _open_schema(self, thing: Thing) -> None:
         group = outside_name(GROUP, thing.uid)
         async with reserved(self._sessions, thing) as session:
-            if not await role_exists(session, group):
-                return
             for database in await common_databases(session):
                 async with enter(self._sessions, session, thing, "own_schema", database) as inside:
-                    if inside is not None and await find(inside, thing) is not None:
+                    if inside is not None and await find(inside, thing) and await role_exists(session, group):
                         opening = f"GRANT USAGE, CREATE ON SCHEMA {ident(thing.title)} TO {ident(group)}"
                         await change(inside, thing, "open_schema", opening)
 

@@ -103,6 +103,10 @@ class Case(ABC):
         """Take the instance away behind the provider's back, so that `observe` must say MISSING."""
         raise NotOffered("the case gives no `destroy`")
 
+    async def stray(self) -> dict[str, Json]:
+        """Make a thing that nobody manages, as it was before the broker came; what `Work.adopt` says to take it over."""
+        raise NotOffered("the case gives no `stray`")
+
     def hold(self, piece: str) -> AbstractAsyncContextManager[Held]:  # noqa: ARG002 - as above
         """From here on the backend holds the next changing call of `piece` up; at the end of the context it is let go."""
         raise NotOffered("the case gives no `hold`: nothing delays an outside call")

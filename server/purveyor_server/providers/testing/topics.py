@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from purveyor_server.providers.testing import access, kills, late, plans, repeats, truth
+from purveyor_server.providers.testing import access, custody, kills, late, plans, repeats, truth
 from purveyor_server.providers.testing.case import Case
 
 Topic: TypeAlias = Callable[[Case], Awaitable[None]]
@@ -33,6 +33,9 @@ TOPICS: dict[str, Topic] = {
     "access": access.check_access,
     "expiry": access.check_expiry,
     "secrecy": access.check_secrecy,
+    "quarantine": custody.check_quarantine,
+    "reclaim": custody.check_reclaim,
+    "adopt": custody.check_adopt,
     "pure plan": plans.check_pure_plan,
     "removal plan": plans.check_removal_plan,
     "schemas": plans.check_schemas,
