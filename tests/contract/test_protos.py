@@ -69,6 +69,15 @@ ADMIN = {
     "RotateKeys": "IDEMPOTENT",
     "RetireKey": "IDEMPOTENT",
     "ListQuotas": "NO_SIDE_EFFECTS",
+    "CreateCampaign": "IDEMPOTENT",
+    "GetCampaign": "NO_SIDE_EFFECTS",
+    "ListCampaigns": "NO_SIDE_EFFECTS",
+    "ListCampaignItems": "NO_SIDE_EFFECTS",
+    "PauseCampaign": "IDEMPOTENT",
+    "ResumeCampaign": "IDEMPOTENT",
+    "AbortCampaign": "IDEMPOTENT",
+    "RetryCampaign": "IDEMPOTENT",
+    "WatchCampaign": "NO_SIDE_EFFECTS",
     "Drain": "IDEMPOTENT",
     "ObserveInstance": "IDEMPOTENT",
     "ListDrift": "NO_SIDE_EFFECTS",
@@ -227,6 +236,7 @@ def test_every_act_of_an_operator_has_a_reason_and_can_be_tried(files: descripto
 def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDescriptorSet) -> None:
     methods = [m for file in ours(files) for service in file.service for m in service.method]
     assert {m.name for m in methods if m.server_streaming} == WATCHES | {
+        "WatchCampaign",
         "Backup",
         "ReviewRecovery",
         "RotateKeys",

@@ -36,6 +36,7 @@ from purveyor.admin_values import (
     Recovery,
     Token,
 )
+from purveyor.campaigning import CampaignCalls
 from purveyor.connection import Limits
 from purveyor.drifting import DriftCalls
 from purveyor.errors import PurveyorError
@@ -57,7 +58,7 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient(DriftCalls, RemainsCalls, OpenedClient):
+class AdminClient(CampaignCalls, DriftCalls, RemainsCalls, OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,

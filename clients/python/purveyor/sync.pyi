@@ -25,6 +25,7 @@ from purveyor.admin_values import (
     Token,
 )
 from purveyor.blocking import BlockingIterator
+from purveyor.campaign_values import Campaign, CampaignItem, CampaignPlan
 from purveyor.credentials import Credentials
 from purveyor.drift_values import DriftReport
 from purveyor.places import EventPlace
@@ -336,6 +337,57 @@ class SyncAdminClient:
         """Static tokens by id, revoked and expired ones too."""
     def revoke_token(self, token_id: str, reason: str, *, validate_only: bool = False) -> Token:
         """Take a static token back. Raises NotFoundError."""
+    def create_campaign(
+        self,
+        service_id: str,
+        from_plan_id: str,
+        reason: str,
+        *,
+        to_plan_id: str = "",
+        tenant: str = "",
+        canary: int | None = None,
+        batch_size: int = 0,
+        parallelism: int | None = None,
+        max_failures: int = 0,
+        request_id: str = "",
+    ) -> Campaign:
+        """Move every instance of a plan to `to_plan_id`, or upgrade them all to its maintenance version.
+
+        `canary` instances go first (None: one) and must all succeed; then batches of `batch_size` (0: one batch), at most
+        `parallelism` at once (None: 4); it pauses itself when more than `max_failures` fail. Raises InvalidRequestError,
+        NotFoundError, FailedPreconditionError."""
+    def plan_campaign(
+        self,
+        service_id: str,
+        from_plan_id: str,
+        *,
+        to_plan_id: str = "",
+        tenant: str = "",
+        canary: int | None = None,
+        batch_size: int = 0,
+        parallelism: int | None = None,
+        max_failures: int = 0,
+        page_size: int = 0,
+    ) -> BlockingIterator[CampaignPlan]:
+        """A dry run of `create_campaign`, page by page: what would become of each instance, and why."""
+    def campaign(self, campaign_id: str) -> Campaign:
+        """How far a campaign is, with the first of its failures. Raises NotFoundError."""
+    def campaigns(self, *, page_size: int = 0) -> BlockingIterator[Campaign]:
+        """Campaigns, the newest first."""
+    def campaign_items(
+        self, campaign_id: str, *, state: str = "", page_size: int = 0
+    ) -> BlockingIterator[CampaignItem]:
+        """What became of each instance; of one `state` (as in `CampaignItem`) or of all. Raises NotFoundError."""
+    def pause_campaign(self, campaign_id: str, reason: str, *, validate_only: bool = False) -> Campaign:
+        """Begin nothing more for now. Raises NotFoundError, FailedPreconditionError when it is over."""
+    def resume_campaign(self, campaign_id: str, reason: str, *, validate_only: bool = False) -> Campaign:
+        """Go on; failures until now are accepted. Raises NotFoundError, FailedPreconditionError when it is over."""
+    def abort_campaign(self, campaign_id: str, reason: str, *, validate_only: bool = False) -> Campaign:
+        """Begin nothing more, ever; nothing is taken back. Raises NotFoundError, FailedPreconditionError."""
+    def retry_campaign(self, campaign_id: str, reason: str, *, validate_only: bool = False) -> tuple[Campaign, int]:
+        """Try again what failed; how many. Raises NotFoundError, FailedPreconditionError."""
+    def watch_campaign(self, campaign_id: str) -> BlockingIterator[Campaign]:
+        """The campaign as it is, then as it becomes; ends when nothing of it runs any more. Raises NotFoundError."""
     def drift(self, *, page_size: int = 0) -> BlockingIterator[DriftReport]:
         """Instances of every tenant whose backend is not what their record says, or cannot be asked."""
     def look(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> DriftReport:

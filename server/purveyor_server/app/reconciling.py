@@ -13,6 +13,7 @@ from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.providers.registry import ProviderRegistry
+from purveyor_server.reconcile.campaigns import CampaignLoop
 from purveyor_server.reconcile.drift import DriftLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
 from purveyor_server.store.contract import Store
@@ -32,10 +33,14 @@ class LoopParts(msgspec.Struct, frozen=True):
 
 def loops(parts: LoopParts) -> tuple[Loop, ...]:
     """Every loop."""
-    return (DriftLoop(parts.admin, parts.settings.drift_page),)
+    every = parts.settings
+    return (
+        CampaignLoop(parts.store, parts.use_cases.update, parts.catalog, parts.clock, every.campaigns.total_seconds()),
+        DriftLoop(parts.admin, every.drift_page),
+    )
 
 
 def start_loops(tasks: TaskGroup, every: Iterable[Loop]) -> None:
-    """Run each as a task of its own."""
+    """Run each as a task of its own; one that has an event `wake` comes earlier when that is set."""
     for loop in every:
-        tasks.start(loop.name, keep_going(loop))
+        tasks.start(loop.name, keep_going(loop, getattr(loop, "wake", None)))

@@ -208,6 +208,8 @@ class ReconcileSection(Section):
         """Of looks at backends."""
         return Pace(self.drift, self.drift_confirm)
 
+    campaigns: Duration = timedelta(seconds=5)
+
 
 class QuotaSection(Section):
     """How much every tenant may have, unless more is said of it; -1 is no limit."""

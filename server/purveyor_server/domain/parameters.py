@@ -8,7 +8,7 @@ Limit: schemas are the catalog's and were compiled when it was loaded; `$ref` to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -128,6 +128,29 @@ def check_change(offer: Offer, sent: Mapping[str, Json]) -> None:
     known = schema.get("properties", {})
     removed = [key for key, value in sent.items() if value is None and key not in known]
     refuse(tuple(Violation(f"parameters.{key}"[:MAX_DESCRIPTION], "cannot be changed") for key in removed))
+
+
+def check_kept(offer: Offer, parameters: Mapping[str, Json], veiled: Collection[str]) -> None:
+    """Raise INVALID_PARAMETERS unless an instance with these parameters may be of the plan: what moves, or is upgraded, keeps what
+    was stored, and the plan may have become stricter.
+
+    Values at the places `veiled` (JSON Pointers) are secrets that are masked here, and are not judged; nor is what only an
+    update can set.
+    """
+    schemas = offer.plan.schemas
+    if schemas.instance_create is None:
+        return
+    later = (schemas.instance_update or {}).get("properties", {}).keys() - schemas.instance_create.get("properties", {})
+    judged = {key: value for key, value in parameters.items() if key not in later}
+    faults = _compile(schemas.instance_create).iter_errors(judged)
+    shown = (fault for fault in faults if not any(_pointer(fault).startswith(f"{place}/") for place in veiled))
+    refuse(tuple(_violation(fault) for fault, _ in zip(shown, range(MAX_VIOLATIONS), strict=False)))
+
+
+def _pointer(fault: Any) -> str:
+    """The place of a fault as a JSON Pointer, with a slash behind it."""
+    parts = (str(part).replace("~", "~0").replace("/", "~1") for part in fault.instance_path)
+    return "".join(f"/{part}" for part in parts) + "/"
 
 
 def for_update(offer: Offer, present: Mapping[str, Json], sent: Mapping[str, Json]) -> dict[str, Json]:

@@ -77,6 +77,15 @@ class Action(StrEnum):
     LIST_QUOTAS = "ListQuotas"
     SET_QUOTA = "SetQuota"
     DELETE_QUOTA = "DeleteQuota"
+    CREATE_CAMPAIGN = "CreateCampaign"
+    GET_CAMPAIGN = "GetCampaign"
+    LIST_CAMPAIGNS = "ListCampaigns"
+    LIST_CAMPAIGN_ITEMS = "ListCampaignItems"
+    PAUSE_CAMPAIGN = "PauseCampaign"
+    RESUME_CAMPAIGN = "ResumeCampaign"
+    ABORT_CAMPAIGN = "AbortCampaign"
+    RETRY_CAMPAIGN = "RetryCampaign"
+    WATCH_CAMPAIGN = "WatchCampaign"
     DRAIN = "Drain"
     OBSERVE_INSTANCE = "ObserveInstance"
     LIST_DRIFT = "ListDrift"
@@ -122,6 +131,15 @@ OPERATOR_ACTIONS = frozenset(
         Action.ROTATE_KEYS,
         Action.RETIRE_KEY,
         Action.LIST_QUOTAS,
+        Action.CREATE_CAMPAIGN,
+        Action.GET_CAMPAIGN,
+        Action.LIST_CAMPAIGNS,
+        Action.LIST_CAMPAIGN_ITEMS,
+        Action.PAUSE_CAMPAIGN,
+        Action.RESUME_CAMPAIGN,
+        Action.ABORT_CAMPAIGN,
+        Action.RETRY_CAMPAIGN,
+        Action.WATCH_CAMPAIGN,
         Action.DRAIN,
         Action.OBSERVE_INSTANCE,
         Action.LIST_DRIFT,

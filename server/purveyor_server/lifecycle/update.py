@@ -15,7 +15,7 @@ from purveyor_server.domain.catalog import Offer
 from purveyor_server.domain.conflicts import Ask, Row, Ruling, row_of, rule
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
 from purveyor_server.domain.model import Instance, Operation, Settings
-from purveyor_server.domain.parameters import check_change, check_json, for_update
+from purveyor_server.domain.parameters import check_change, check_json, check_kept, for_update
 from purveyor_server.domain.planrules import Use, check_use, why_not_from
 from purveyor_server.domain.quotas import PlanKey, check_moved_instance
 from purveyor_server.domain.records import touch
@@ -279,6 +279,8 @@ def _accepted(situation: Situation, ask: UpdateAsk, instance: Instance, wanted: 
     check_json(wanted.parameters, "parameters")
     plan = PlanKey(wanted.service_id, wanted.plan_id)
     present = base_of(instance)
+    if wanted.plan != present.plan:
+        check_kept(ask.target.offer, wanted.parameters, wanted.sealed)
     if plan != PlanKey(present.service_id, present.plan_id):
         check_moved_instance(ask.settings.quotas, situation.usage, instance.tenant, plan)
     check_capacity(situation.backlog, ask.settings)

@@ -17,6 +17,7 @@ from purveyor.v1 import admin_service_pb2_grpc, drift_pb2, lease_pb2, remains_pb
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Outcome
+from purveyor_server.rpc.admin_campaigns import CampaignMethods
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import admin as convert
 from purveyor_server.rpc.convert import audit, quotas
@@ -29,7 +30,7 @@ from purveyor_server.rpc.convert.values import to_timestamp
 CHUNK_BYTES = 256 * 1024
 
 
-class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
+class AdminService(CampaignMethods, admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore[misc] # as WatchOperation of BrokerService
     """The service of operators."""
 
     def __init__(self, administration: Administration) -> None:

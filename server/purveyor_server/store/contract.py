@@ -243,6 +243,7 @@ class Commit(msgspec.Struct, frozen=True):
     commands: int = 1  # how many shared the transaction
     seconds: float = 0.0  # from BEGIN to the end of COMMIT
     audit: Mapping[str, int] = {}  # audit records written, by outcome
+    campaigns: frozenset[str] = frozenset()  # those that changed, by id
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -293,10 +294,8 @@ class Commands(OperatorCommands, Protocol):
         ...
 
     async def allocate(self, fence: Fence, pool: str, low: int, high: int, avoid: Collection[int] = ()) -> int:
-        """The number of `pool` that the fenced operation's binding, else instance, has to itself until it is erased.
-
-        It stays the same, unless it is among those to avoid. Raises LeaseLostError, POOL_EXHAUSTED.
-        """
+        """The number of `pool` that the fenced operation's binding, else instance, has to itself until it is erased: the same
+        one, unless it is to be avoided. Raises LeaseLostError, POOL_EXHAUSTED."""
         ...
 
     async def wake(self, provider: str) -> int:

@@ -19,6 +19,7 @@ from purveyor_server.domain.quotas import PlanKey, Quota, Usage, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.domain.tokens import Token, Use
+from purveyor_server.store.campaigns import CampaignCommands, CampaignReads
 from purveyor_server.store.leases import LeaseReads
 from purveyor_server.store.observing import ObservingCommands, ObservingReads
 
@@ -140,7 +141,7 @@ class AuditPage(msgspec.Struct, frozen=True):
     more: int = 0
 
 
-class OperatorCommands(ObservingCommands, Protocol):
+class OperatorCommands(CampaignCommands, ObservingCommands, Protocol):
     """The writes."""
 
     async def freeze(self, freeze: Freeze, record: AuditRecord) -> Freeze:
@@ -207,7 +208,7 @@ class OperatorCommands(ObservingCommands, Protocol):
         ...
 
 
-class OperatorReads(LeaseReads, ObservingReads, Protocol):
+class OperatorReads(CampaignReads, LeaseReads, ObservingReads, Protocol):
     """The committed reads; of every tenant, for operators only."""
 
     @property

@@ -10,6 +10,7 @@ import typer
 from purveyor.cli import (
     auditing,
     authoring,
+    campaigning,
     changing,
     crediting,
     drifting,
@@ -98,6 +99,7 @@ drifting.add(app)
 failing.add(app)
 keys.add(app)
 quotas.add(app)
+campaigning.add(app)
 auditing.add(app)
 tokens.add(app)
 placing.add(app)

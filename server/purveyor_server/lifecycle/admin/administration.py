@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Instance, Operation
@@ -16,6 +17,7 @@ from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
 from purveyor_server.lifecycle.admin import (
     auditing,
+    campaigns,
     editing,
     explaining,
     failing,
@@ -157,6 +159,44 @@ class Administration:
     async def delete_quota(self, caller: Caller, tenant: str, plan: PlanKey, act: Act) -> tuple[QuotaReport, bool]:
         """Take that back."""
         return await quotas.delete_quota(self._parts, caller, tenant, plan, act)
+
+    async def begin_campaign(self, caller: Caller, wish: campaigns.CampaignWish, act: Act) -> campaigns.Begun:
+        """Move, or upgrade, every instance of a plan."""
+        return await campaigns.begin(self._parts, caller, wish, act)
+
+    async def campaign(self, caller: Caller, campaign_id: str) -> campaigns.CampaignView:
+        """How far a campaign is."""
+        return await campaigns.get(self._parts, caller, campaign_id)
+
+    async def list_campaigns(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
+        """Which campaigns there are, and were."""
+        return await campaigns.list_campaigns(self._parts, caller, page_size, page_token)
+
+    async def list_campaign_items(self, caller: Caller, listing: campaigns.ItemListing) -> PageOf:
+        """What becomes of each instance."""
+        return await campaigns.list_items(self._parts, caller, listing)
+
+    async def pause_campaign(self, caller: Caller, campaign_id: str, act: Act) -> campaigns.CampaignView:
+        """Begin nothing more for now."""
+        return await campaigns.pause(self._parts, caller, campaign_id, act)
+
+    async def resume_campaign(self, caller: Caller, campaign_id: str, act: Act) -> campaigns.CampaignView:
+        """Go on."""
+        return await campaigns.resume(self._parts, caller, campaign_id, act)
+
+    async def abort_campaign(self, caller: Caller, campaign_id: str, act: Act) -> campaigns.CampaignView:
+        """Begin nothing more, ever."""
+        return await campaigns.abort(self._parts, caller, campaign_id, act)
+
+    async def retry_campaign(self, caller: Caller, campaign_id: str, act: Act) -> tuple[campaigns.CampaignView, int]:
+        """Try again what failed."""
+        return await campaigns.retry(self._parts, caller, campaign_id, act)
+
+    def watch_campaign(
+        self, caller: Caller, campaign_id: str, heartbeat: timedelta
+    ) -> AsyncIterator[campaigns.CampaignView]:
+        """How far it is, as that changes."""
+        return campaigns.watch(self._parts, caller, campaign_id, heartbeat)
 
     async def drain(self, caller: Caller, act: Act) -> None:
         """Begin to stop."""

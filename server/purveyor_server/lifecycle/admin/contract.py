@@ -20,7 +20,7 @@ from purveyor_server.domain.model import Binding, Instance, Operation, ProviderR
 from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.kit.clock import Clock
-from purveyor_server.lifecycle.contract import Caller, Outcome, Repair
+from purveyor_server.lifecycle.contract import Caller, Outcome, Repair, Update
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
@@ -197,6 +197,7 @@ class Orders(Protocol):
     """What operators order for a tenant; `lifecycle.Lifecycle` has this shape. It knows what a caller's orders know."""
 
     async def repair(self, caller: Caller, request: Repair) -> Outcome: ...
+    async def update(self, caller: Caller, request: Update) -> Outcome: ...
 
 
 class LogLevels(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import drift_pb2, lease_pb2, remains_pb2
+from purveyor.v1 import campaign_pb2, drift_pb2, lease_pb2, remains_pb2
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -50,6 +50,11 @@ Acting = (
     | pb.RevokeTokenRequest
     | pb.SetQuotaRequest
     | pb.DeleteQuotaRequest
+    | campaign_pb2.CreateCampaignRequest
+    | campaign_pb2.PauseCampaignRequest
+    | campaign_pb2.ResumeCampaignRequest
+    | campaign_pb2.AbortCampaignRequest
+    | campaign_pb2.RetryCampaignRequest
     | pb.DrainRequest
     | drift_pb2.ObserveInstanceRequest
     | drift_pb2.PauseReconciliationRequest

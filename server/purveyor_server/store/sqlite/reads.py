@@ -25,6 +25,7 @@ from purveyor_server.store.log import CompactedError
 from purveyor_server.store.observing import Drifted
 from purveyor_server.store.operating import WHOLE, AuditLook, AuditPage, Queue, TenantUsage
 from purveyor_server.store.sqlite import auditing, leases, observing, rows
+from purveyor_server.store.sqlite.campaigns import CampaignReading
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.readers import Readers
@@ -72,7 +73,7 @@ def _tenants(scope: Scope) -> str | None:
     return None if scope.tenants is None else msgspec.json.encode(sorted(scope.tenants)).decode()
 
 
-class SqliteReads:
+class SqliteReads(CampaignReading):
     """Reads over a pool of connections."""
 
     def __init__(self, readers: Readers) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from purveyor_server.store.contract import Retention
-from purveyor_server.store.sqlite import rows
+from purveyor_server.store.sqlite import campaigns, rows
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.transaction import Transaction
 
@@ -39,6 +39,7 @@ class Keeper:
         removed += _tombstones(transaction, "binding", before, policy.limit)
         removed += _tombstones(transaction, "instance", before, policy.limit)
         removed += _audit(transaction, policy)
+        removed += campaigns.retain(transaction, transaction.now - policy.operations, policy.limit)
         return removed + _events(transaction, policy)
 
     def _operations(self, transaction: Transaction, before: datetime, limit: int) -> int:

@@ -17,6 +17,7 @@ import structlog
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.auditchain import ChainKeys
+from purveyor_server.domain.campaigns import Campaign
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation, PlanSnapshot
@@ -24,6 +25,7 @@ from purveyor_server.domain.quotas import PlanKey, Quota
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token, Use
 from purveyor_server.kit.clock import Clock
+from purveyor_server.store.campaigns import CampaignChange
 from purveyor_server.store.contract import (
     Accept,
     Advance,
@@ -43,6 +45,7 @@ from purveyor_server.store.operating import Copied, Facts, MetaSwap, Resealed
 from purveyor_server.store.sqlite import (
     allocations,
     backup,
+    campaigns,
     claims,
     commands,
     observing,
@@ -236,6 +239,14 @@ class SqliteStore(SqliteReads):
         self, uid: str, decide: Callable[[Sight], Seen | None], record: AuditRecord | None = None
     ) -> Seen | None:
         return await self._run("observe", lambda tx: observing.observe(tx, uid, decide, record))
+
+    async def begin_campaign(
+        self, campaign: Campaign, check: Callable[[tuple[Campaign, ...]], None], record: AuditRecord
+    ) -> Campaign:
+        return await self._run("begin_campaign", lambda tx: campaigns.begin(tx, campaign, check, record))
+
+    async def change_campaign(self, change: CampaignChange) -> Campaign:
+        return await self._run("change_campaign", lambda tx: campaigns.change(tx, change))
 
     async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
         return await self._run("finish_recovery", lambda tx: operators.finish_recovery(tx, record))

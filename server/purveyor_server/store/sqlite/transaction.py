@@ -77,6 +77,7 @@ class _Mark(msgspec.Struct, frozen=True):
     events: int
     operations: int
     audit: int
+    told: int
     due: bool
     counts: tuple[int, int, int]
 
@@ -99,6 +100,7 @@ class Transaction:
         self._events: list[Row] = []
         self._operations: list[Operation] = []
         self._audit: list[AuditRecord] = []
+        self.told: list[str] = []  # campaigns that were written
         self._before: dict[str, Operation | None] = {}
         self._saved: _Mark | None = None
         self._freezes: tuple[Freeze, ...] | None = None
@@ -323,7 +325,8 @@ class Transaction:
     def _open_savepoint(self) -> None:
         self.check()
         counts = (self._counts[0], self._counts[1], self._counts[2])
-        self._saved = _Mark(len(self._events), len(self._operations), len(self._audit), self.due, counts)
+        lengths = len(self._events), len(self._operations), len(self._audit), len(self.told)
+        self._saved = _Mark(*lengths, self.due, counts)
         self.connection.execute("SAVEPOINT command")
 
     def keep(self) -> None:
@@ -343,6 +346,7 @@ class Transaction:
         del self._events[mark.events :]
         del self._operations[mark.operations :]
         del self._audit[mark.audit :]
+        del self.told[mark.told :]
         self.due = mark.due
         self.forget_freezes()
         self._counts = list(mark.counts)
@@ -356,11 +360,12 @@ class Transaction:
             self.connection.executemany(_PUT_EVENT, stamped)
         tail = chaining.append(self.connection, self.tail, self.keys, self._audit)
         ledger = Ledger(self.head + len(stamped), self._counts[rows.PENDING], self._counts[rows.PARKED], tail)
-        if not stamped and not self._operations and not self.due and not self._audit:
+        if not (stamped or self._operations or self.due or self._audit or self.told):
             return ledger, None
         events = tuple([rows.event(row) for row in stamped])
         audit = Counter(str(record.outcome) for record in self._audit)
-        return ledger, Commit(ledger.head, events, tuple(self._operations), self.due, audit=audit)
+        campaigns = frozenset(self.told)
+        return ledger, Commit(ledger.head, events, tuple(self._operations), self.due, audit=audit, campaigns=campaigns)
 
     def _kept_events(self) -> Iterable[Row]:
         """Every event; a negative control of the suite drops the last one of a batch."""
