@@ -90,4 +90,6 @@ def status(found: messages.GetStatusResponse) -> BrokerStatus:
         recovery=recovery(found.recovery) if found.HasField("recovery") else None,
         catalog_version=found.catalog_version,
         log_level=found.log_level,
+        stuck=found.stuck,
+        remains_kept=found.remains_kept,
     )

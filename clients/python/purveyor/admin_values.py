@@ -44,7 +44,8 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerStatus:
-    """How a broker does. `waiting`: unfinished operations by what they wait for."""
+    """How a broker does. `waiting`: unfinished operations by what they wait for; `stuck`: how many the last look found that
+    would not have ended; `remains_kept`: failed operations that wait for an operator."""
 
     version: str
     store_id: str
@@ -67,6 +68,8 @@ class BrokerStatus:
     recovery: Recovery | None
     catalog_version: int
     log_level: str
+    stuck: int = 0
+    remains_kept: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.reconcile.campaigns import CampaignLoop
 from purveyor_server.reconcile.drift import DriftLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
+from purveyor_server.reconcile.stuck import StuckLoop
 from purveyor_server.store.contract import Store
 
 
@@ -37,6 +38,7 @@ def loops(parts: LoopParts) -> tuple[Loop, ...]:
     return (
         CampaignLoop(parts.store, parts.use_cases.update, parts.catalog, parts.clock, every.campaigns.total_seconds()),
         DriftLoop(parts.admin, every.drift_page),
+        StuckLoop(parts.admin, every.stuck.total_seconds(), every.stuck_bounds),
     )
 
 

@@ -19,6 +19,7 @@ from purveyor_server.config.listening import AdminSettings, FilePath, ListenSett
 from purveyor_server.config.values import Duration, Size, TenantName, absent
 from purveyor_server.domain.drift import Pace
 from purveyor_server.domain.quotas import MOST, MOST_PER_INSTANCE, UNLIMITED, Limits, Quotas, Standard
+from purveyor_server.domain.stuck import Bounds
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.providers.facade import FacadeSettings
 from purveyor_server.store.contract import Retention
@@ -27,6 +28,7 @@ from purveyor_server.watch.settings import WatchSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
 _ENGINE, _SQLITE, _FACADE, _WATCH, _PACE = EngineSettings(), SqliteSettings(), FacadeSettings(), WatchSettings(), Pace()
+_BOUNDS = Bounds()
 MIN_LEASE = timedelta(seconds=3)
 MIB = 1024 * 1024
 # An operation is kept at least this long after its end: clients may ask for its outcome that late.
@@ -202,13 +204,21 @@ class ReconcileSection(Section):
     drift: Duration = _PACE.every
     drift_confirm: Duration = _PACE.confirm
     drift_page: Annotated[int, Field(ge=1, le=10_000)] = 100
+    campaigns: Duration = timedelta(seconds=5)
+    stuck: Duration = timedelta(minutes=1)
+    stuck_margin: Duration = _BOUNDS.margin
+    stuck_held: Duration = _BOUNDS.held
+    stuck_leased: Duration = _BOUNDS.leased
 
     @property
     def pace(self) -> Pace:
         """Of looks at backends."""
         return Pace(self.drift, self.drift_confirm)
 
-    campaigns: Duration = timedelta(seconds=5)
+    @property
+    def stuck_bounds(self) -> Bounds:
+        """How long past its deadline an operation is given."""
+        return Bounds(self.stuck_margin, self.stuck_held, self.stuck_leased)
 
 
 class QuotaSection(Section):

@@ -42,7 +42,9 @@ Filter = tuple[Condition, ...]
 
 INSTANCE_FIELDS = frozenset({"instance_id", "state", "service_id", "plan_id", "create_time", "update_time"})
 BINDING_FIELDS = frozenset({"instance_id", "binding_id", "state", "create_time", "update_time"})
-OPERATION_FIELDS = frozenset({"instance_id", "binding_id", "verb", "state", "create_time", "end_time"})
+OPERATION_FIELDS = frozenset(
+    {"instance_id", "binding_id", "parent_operation_id", "verb", "state", "create_time", "end_time"}
+)
 AUDIT_FIELDS = frozenset(
     {"tenant", "principal", "action", "resource", "outcome", "on_behalf", "origin", "request_id", "call_id", "act_time"}
 )

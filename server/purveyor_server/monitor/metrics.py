@@ -162,6 +162,8 @@ class _Gauges:
         self.parked = gauge("operations_parked", "Unfinished operations that wait for anything but a slot.")
         self.oldest = gauge("operations_oldest_unfinished_age_seconds", "0 when there is none.")
         self.cleanup = gauge("cleanup_required", "Clean-ups that are not done.")
+        self.held = gauge("remains_kept", "Failed operations whose remains are kept for an operator.")
+        self.stuck = gauge("operations_stuck", "Operations that the last look found would not end by themselves.")
         self.ready = gauge("provider_ready", "1 while its backend can be worked with.", "provider")
         self.circuit = gauge("provider_circuit_open", "1 while its backend does not answer.", "provider")
         self.frozen = gauge("frozen", "1 for each freeze.", "name")
@@ -202,6 +204,8 @@ class _Gauges:
         oldest = facts.oldest
         self.oldest.set((report.at - oldest.oldest_at).total_seconds() if oldest is not None else 0)
         self.cleanup.set(facts.cleanups)
+        self.held.set(facts.held)
+        self.stuck.set(report.stuck)
         self.recovering.set(report.recovery is not None)
         self.watchers.set(sizes.watchers())
         if sizes.log is not None:

@@ -54,6 +54,7 @@ class Facts(msgspec.Struct, frozen=True):
     free_bytes: int
     low_water_bytes: int
     drift: Mapping[str, int] = {}  # instances by drift, without those IN_SYNC
+    held: int = 0  # failed operations whose remains are kept for an operator
 
     @property
     def pending(self) -> int:

@@ -45,6 +45,8 @@ def status(found: BrokerStatus) -> RenderableType:
                 ("waiting", ", ".join(f"{count} {name}" for name, count in found.waiting.items())),
                 ("oldest", f"{age} {found.oldest_unfinished_operation_id}" if age is not None else ""),
                 ("clean-ups", str(found.cleanup_required) if found.cleanup_required else ""),
+                ("kept", f"remains of {found.remains_kept} failed operations" if found.remains_kept else ""),
+                ("stuck", f"{found.stuck} operations at the last look" if found.stuck else ""),
                 ("disk", _disk(found)),
                 ("log level", found.log_level),
                 (

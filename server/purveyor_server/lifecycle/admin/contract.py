@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,7 @@ from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, Operation, ProviderRef
 from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
+from purveyor_server.domain.stuck import Rule
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.contract import Caller, Outcome, Repair, Update
 from purveyor_server.lifecycle.door import Door
@@ -62,6 +64,7 @@ class Report(msgspec.Struct, frozen=True):
     recovery: Recovery | None
     catalog_version: int
     log_level: str
+    stuck: int = 0  # operations that the last walk found stuck
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -177,6 +180,14 @@ class Verified:
     faults: int = 0
 
 
+@dataclass(slots=True)
+class Stuck:
+    """How many operations the last walk found stuck, and what was done about how many since the start, by rule."""
+
+    now: int = 0
+    cured: Counter[Rule] = field(default_factory=Counter)
+
+
 class BackupFile(msgspec.Struct, frozen=True):
     """A copy of the store in a temporary file, gone when its caller is done with it."""
 
@@ -236,4 +247,5 @@ class AdminParts:
     pace: Pace = field(default_factory=Pace)  # of looks at backends
     stop: Callable[[], None] = lambda: None  # begins the stop of the process
     verified: Verified = field(default_factory=Verified)
+    stuck: Stuck = field(default_factory=Stuck)
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -42,6 +42,7 @@ async def gather(parts: AdminParts) -> Report:
         recovery=await parts.store.recovery(),
         catalog_version=parts.catalog().version,
         log_level=parts.levels.current(),
+        stuck=parts.stuck.now,
     )
 
 

@@ -130,6 +130,8 @@ def encode_report(report: Report) -> pb.GetStatusResponse:
         recovery=encode_recovery(report.recovery),
         catalog_version=report.catalog_version,
         log_level=report.log_level,
+        stuck=report.stuck,
+        remains_kept=facts.held,
     )
 
 

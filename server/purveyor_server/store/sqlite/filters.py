@@ -14,7 +14,11 @@ from purveyor_server.store.sqlite import rows
 _TIMES = {"create_time": "created_at", "update_time": "updated_at", "end_time": "ended_at"}
 INSTANCE_COLUMNS = {name: name for name in ("instance_id", "state", "service_id", "plan_id")} | _TIMES
 BINDING_COLUMNS = {name: name for name in ("instance_id", "binding_id", "state")} | _TIMES
-OPERATION_COLUMNS = {name: name for name in ("instance_id", "binding_id", "verb", "state")} | _TIMES
+OPERATION_COLUMNS = {
+    **{name: name for name in ("instance_id", "binding_id", "verb", "state")},
+    **_TIMES,
+    "parent_operation_id": "parent",
+}
 # A record that somebody has damaged fits nothing; that it is damaged is for the verification to say.
 _FIELD = "CASE WHEN json_valid(CAST(a.body AS TEXT)) THEN json_extract(CAST(a.body AS TEXT), '$.{}') END"
 _AUDIT_TEXTS = ("tenant", "principal", "action", "resource", "on_behalf", "origin", "request_id", "call_id")

@@ -51,6 +51,7 @@ _FREEZES = _SQL["freezes"]
 _TOKEN = _SQL["token"]
 _TOKENS = _SQL["tokens"]
 _UNFINISHED = _SQL["unfinished"]
+_HELD = _SQL["held"]
 _EVERY_UNFINISHED = _SQL["every_unfinished"]
 _EVERY_INSTANCE = _SQL["every_instance"]
 _KNOWN_UIDS = _SQL["known_uids"]
@@ -209,6 +210,11 @@ class SqliteReads(CampaignReading):
     async def queues(self) -> tuple[Queue, ...]:
         """Unfinished operations by provider and by what they wait for."""
         return tuple([rows.waiting_queue(row) for row in await self._readers.rows(_UNFINISHED)])
+
+    async def held(self) -> int:
+        """How many failed operations have remains that are kept for an operator."""
+        count: int = (await self._readers.rows(_HELD))[0][0]
+        return count
 
     async def earliest(self) -> int:
         """The earliest revision that is kept."""

@@ -165,6 +165,7 @@ def operation_row(record: Operation, body: bytes, now: int) -> Row:
         request.method if request else None,
         request.request_id if request else None,
         record.origin,
+        record.parent or record.origin,
         micros(record.created_at),
         _maybe(record.ended_at),
         body,

@@ -304,6 +304,7 @@ class SqliteStore(SqliteReads):
             free_bytes=await asyncio.to_thread(self._disk.free),
             low_water_bytes=self._settings.low_water_bytes,
             drift=await self.drift_counts(),
+            held=await self.held(),
         )
 
     async def backup(self, target: Path) -> Copied:

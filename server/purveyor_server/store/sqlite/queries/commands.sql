@@ -66,8 +66,8 @@ ON CONFLICT (uid) DO UPDATE SET state = excluded.state, last_operation = exclude
 -- name: add_operation
 INSERT INTO operations (operation_id, tenant, instance_id, instance_uid, binding_id, subject, verb, state, backlog,
     provider, waiting, due_at, ready, lease_owner, request_principal, request_method, request_id, origin,
-    created_at, ended_at, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    parent, created_at, ended_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: change_operation
 UPDATE operations SET state = ?2, backlog = ?3, waiting = ?4, due_at = ?5, ready = ?6, lease_owner = ?7, ended_at = ?8,

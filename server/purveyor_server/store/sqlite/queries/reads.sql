@@ -82,6 +82,15 @@ SELECT body FROM freezes ORDER BY name;
 SELECT provider, waiting, count(*), sum(verb = 'CLEANUP'), min(created_at), min(operation_id)
 FROM operations INDEXED BY operations_unfinished WHERE backlog > 0 GROUP BY provider, waiting;
 
+-- Remains that are kept: of failed operations that are still the last word about their resource.
+-- name: held
+SELECT count(*) FROM operations AS o INDEXED BY operations_held
+WHERE o.backlog = 0 AND o.waiting = 'HELD' AND (
+    EXISTS (SELECT 1 FROM instances AS i
+        WHERE i.uid = o.subject AND i.last_operation = o.operation_id AND i.state = 'FAILED')
+    OR EXISTS (SELECT 1 FROM bindings AS b
+        WHERE b.uid = o.subject AND b.last_operation = o.operation_id AND b.state = 'FAILED'));
+
 -- name: every_unfinished
 SELECT body FROM operations INDEXED BY operations_unfinished
 WHERE backlog > 0 AND operation_id > ? ORDER BY operation_id LIMIT ?;
