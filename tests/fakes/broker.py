@@ -15,7 +15,7 @@ from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.model import Failure, Operation, SealedSecret
 from purveyor_server.domain.states import OperationState
 from purveyor_server.engine.outcomes import Ending, finish
-from purveyor_server.kit.clock import SystemClock
+from purveyor_server.kit.clock import Clock, SystemClock
 from purveyor_server.lifecycle.contract import Bind, Deprovision, Provision, Unbind, Update
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
@@ -78,9 +78,9 @@ class Broker(NamedTuple):
 
 
 @asynccontextmanager
-async def open_broker(folder: Path, **settings: Any) -> AsyncIterator[Broker]:
+async def open_broker(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Broker]:
     """A broker whose store is in `folder`."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings(low_water_bytes=0))
     try:
         await store.apply_catalog("digest", "body", tuple(CATALOG.snapshots.values()))

@@ -86,6 +86,8 @@ def lifecycle_settings(settings: Settings) -> LifecycleSettings:
         max_parked=limits.max_parked,
         max_lag=limits.max_lag.total_seconds(),
         quotas=settings.tenant_quotas,
+        max_overlap=settings.reconcile.max_overlap,
+        max_predecessors=settings.reconcile.max_predecessors,
     )
 
 

@@ -15,6 +15,7 @@ from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.reconcile.campaigns import CampaignLoop
 from purveyor_server.reconcile.drift import DriftLoop
+from purveyor_server.reconcile.leases import ExpiryLoop, RevocationLoop, RotationLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
 from purveyor_server.reconcile.stuck import StuckLoop
 from purveyor_server.store.contract import Store
@@ -36,9 +37,21 @@ def loops(parts: LoopParts) -> tuple[Loop, ...]:
     """Every loop."""
     every = parts.settings
     return (
+        *_of_leases(parts),
         CampaignLoop(parts.store, parts.use_cases.update, parts.catalog, parts.clock, every.campaigns.total_seconds()),
         DriftLoop(parts.admin, every.drift_page),
         StuckLoop(parts.admin, every.stuck.total_seconds(), every.stuck_bounds),
+    )
+
+
+def _of_leases(parts: LoopParts) -> tuple[Loop, ...]:
+    """What has ended comes first after a start."""
+    about, settings = (parts.store, parts.use_cases, parts.clock), parts.settings
+    page, every = settings.lease_page, settings.rotation
+    return (
+        ExpiryLoop(*about, every=settings.expiry, page=page),
+        RevocationLoop(*about, every=every, page=page),
+        RotationLoop(*about, every=every, page=page, per_hour=settings.rotations_per_hour),
     )
 
 

@@ -201,6 +201,12 @@ class ReconcileSection(Section):
     """How often the broker's loops look; each knows what is due, so this is how late it may notice."""
 
     enabled: bool = True
+    expiry: Duration = _seconds(5.0)
+    rotation: Duration = timedelta(minutes=1)
+    rotations_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    lease_page: Annotated[int, Field(ge=1, le=10_000)] = 200
+    max_overlap: Duration = timedelta(days=7)
+    max_predecessors: Annotated[int, Field(ge=1, le=100)] = 1
     drift: Duration = _PACE.every
     drift_confirm: Duration = _PACE.confirm
     drift_page: Annotated[int, Field(ge=1, le=10_000)] = 100
