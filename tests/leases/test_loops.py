@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from purveyor_server.domain.freezes import ALL, DELETES, ROTATION, holding
-from purveyor_server.domain.model import EventKind
+from purveyor_server.domain.model import Binding, EventKind, Pause
 from purveyor_server.domain.policies import LeasePolicy
 from purveyor_server.domain.states import BindingState, Make, OperationState, Verb
 from purveyor_server.engine.succession import AGAIN
+from purveyor_server.store.contract import SYSTEM, Accept, Decision, Writes
 from purveyor_server.store.leases import Due
 from tests.fakes.broker import bind, unbind
 from tests.fakes.situations import LOCAL
@@ -82,14 +83,10 @@ async def test_hundreds_at_once_are_ended_page_by_page(house: House) -> None:
     assert (await house.lab.store.backlog()).pending == 500
 
 
-async def write(house: House, *bindings: object) -> None:
-    from purveyor_server.store.contract import SYSTEM, Accept, Decision, Writes  # noqa: PLC0415 - for this one
-
-    writes = Writes(bindings=bindings)  # type: ignore[arg-type] # bindings they are
+async def write(house: House, *bindings: Binding) -> None:
+    writes = Writes(bindings=bindings)
     first = bindings[0]
-    await house.lab.store.accept(
-        Accept(SYSTEM, first.tenant, first.instance_id, lambda _: Decision(writes))  # type: ignore[attr-defined] # as above
-    )
+    await house.lab.store.accept(Accept(SYSTEM, first.tenant, first.instance_id, lambda _: Decision(writes)))
 
 
 async def test_freezes_of_deletions_leave_it_at_the_mark(house: House) -> None:
@@ -226,3 +223,21 @@ async def test_what_the_plan_no_longer_rotates_is_passed_over(house: House) -> N
 async def test_a_binding_that_is_being_made_is_not_due(house: House) -> None:
     await house.lab.door.bind(LOCAL, bind("making"))
     assert await house.due(Due.EXPIRY, house.now + 10 * HOUR) == []
+
+
+async def test_a_paused_instance_is_not_rotated_yet_its_credentials_end(house: House) -> None:
+    await house.offer(AUTOMATIC)
+    made = await house.active()
+    instance = await house.lab.store.instance(SYSTEM, made.tenant, made.instance_id)
+    assert instance is not None
+    paused = replace(instance, reconcile_paused=Pause("ann", "looking", house.now), version=instance.version + 1)
+    writes = Writes(instances=(paused,))
+    await house.lab.store.accept(Accept(SYSTEM, made.tenant, made.instance_id, lambda _: Decision(writes)))
+    house.later(9 * HOUR)
+    await house.rotation().once()
+    assert await house.unfinished() == ()
+    asked = await house.rotate()  # a caller may
+    assert not asked.replayed
+    house.later(HOUR)
+    await house.expiry().once()
+    assert await states(house, "app") == [BindingState.UNBINDING]

@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
+from purveyor_server.domain.automation import why_left_alone
 from purveyor_server.domain.conflicts import Ruling, binding_row_of, row_of, rule_rotate
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid
@@ -179,7 +180,7 @@ def decide_rotate(situation: Situation, ask: RotateAsk) -> Decision:
     if ask.plan is None or ask.plan.snapshot.digest != _plan_of(instance) or ask.old != old.uid:
         raise unprepared()
     check_bindable(ask.plan, request.ttl)
-    _check_rotatable(ask, ask.plan, old, situation.bindings)
+    _check_rotatable(ask, (instance, old, ask.plan), situation.bindings)
     if ask.refused is not None:
         raise ask.refused
     if any(binding.binding_id == ask.order.binding_id for binding in situation.bindings):
@@ -201,7 +202,10 @@ def _same(situation: Situation, ask: RotateAsk, old: Binding, successor: Binding
     return Decision(operation=next(running, None), instance=situation.instance, binding=successor, replayed=True)
 
 
-def _check_rotatable(ask: RotateAsk, plan: KnownPlan, old: Binding, bindings: Iterable[Binding]) -> None:
+def _check_rotatable(ask: RotateAsk, about: tuple[Instance, Binding, KnownPlan], bindings: Iterable[Binding]) -> None:
+    instance, old, plan = about
+    if ask.itself and (why := why_left_alone(instance)):
+        raise not_rotatable(old, why)
     if not plan.rotatable:
         raise not_rotatable(old, f"the plan {plan.snapshot.plan_id!r} does not offer it", plan_id=plan.snapshot.plan_id)
     before = _predecessors(old, {binding.binding_id: binding for binding in bindings})
