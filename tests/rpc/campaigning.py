@@ -16,10 +16,11 @@ from purveyor_server.domain.filters import INSTANCES, parse
 from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
 from purveyor_server.domain.policies import PlanState
 from purveyor_server.domain.states import Verb
+from purveyor_server.lifecycle.admin.campaign_moves import UpdateInstance
 from purveyor_server.providers.contract import Context, Done, NotYet, Outputs, Permanent, PlannedStep, Work
 from purveyor_server.reconcile.campaigns import CampaignLoop
 from purveyor_server.reconcile.loop import keep_going
-from purveyor_server.store.contract import SYSTEM, Page, Store, Writes
+from purveyor_server.store.contract import SYSTEM, Page, Writes
 from tests.fakes.provider import ScriptedProvider, World, WorldPiece
 from tests.rpc.whole import Whole
 from tests.store_contract.records import write
@@ -92,11 +93,11 @@ class Movable(ScriptedProvider):
         return (PlannedStep(self.held),) if work.verb is Verb.UPDATE else super().plan(work, done)
 
 
-def loop_of(broker: Whole, store: Store | None = None, without: str = "") -> CampaignLoop:
-    """The loop of a broker; on another way to its store, or with a catalog that has lost a plan, if one is given."""
+def loop_of(broker: Whole, without: str = "", update: UpdateInstance | None = None) -> CampaignLoop:
+    """The loop of a broker; with a catalog that has lost a plan, or another way to update, if one is given."""
     parts, kept = broker.admin_parts, tuple(plan for plan in PLANS if plan.id != without)
     catalog = Catalog((replace(SERVICE, plans=kept),))
-    return CampaignLoop(store or broker.store, broker.use_cases.update, lambda: catalog, parts.clock, INTERVAL)
+    return CampaignLoop(broker.store, update or broker.use_cases.update, lambda: catalog, parts.clock, INTERVAL)
 
 
 async def made_older(broker: Whole, instance_id: str) -> None:

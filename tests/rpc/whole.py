@@ -90,11 +90,12 @@ async def whole_broker(
     scripted: type[ScriptedProvider] = ScriptedProvider,
     local: bool = True,
     factories: Mapping[str, ProviderFactory] = NO_FACTORIES,
+    world: World | None = None,
 ) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING. Without `local` who shows
-    nothing is refused. `factories` make providers of further kinds."""
+    nothing is refused. `factories` make providers of further kinds. `world` is that of a broker before."""
     clock, hub = SystemClock(), OperationHub()
-    world = World()
+    world = world or World()
     provider = scripted(world)
     store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings())
     keys = await unlock(store, KeyFile(folder / "keys"))

@@ -9,7 +9,7 @@ Limit: an instance that is busy is asked for again after some seconds; nothing w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -171,10 +171,18 @@ class CampaignLoop:
         """Ask for what has no operation yet, note what has ended."""
         running = await self._store.campaign_items(campaign.campaign_id, 0, MAX_PARALLELISM, ItemState.RUNNING)
         operations = await self._operations(running)
-        found = await asyncio.gather(*(self._become(campaign, item, operations) for item in running))
-        after = {item.place: item for item in found if item is not None}
-        if not after:
-            return False
+        becoming = (self._become(campaign, item, operations) for item in running)
+        found = await asyncio.gather(*becoming, return_exceptions=True)
+        after = {item.place: item for item in found if isinstance(item, Item)}
+        if after:
+            await self._note(campaign, after)
+        for failure in found:
+            if isinstance(failure, BaseException):
+                raise failure
+        return bool(after)
+
+    async def _note(self, campaign: Campaign, after: Mapping[int, Item]) -> None:
+        """Keep what running items have become."""
 
         def decide(situation: CampaignSituation) -> CampaignWrites:
             changes = [(item, after[item.place]) for item in situation.items if item.state is ItemState.RUNNING]
@@ -183,7 +191,6 @@ class CampaignLoop:
         changed = await self._store.change_campaign(CampaignChange(campaign.campaign_id, decide, tuple(after)))
         if changed.state is CampaignState.PAUSED and campaign.state is CampaignState.RUNNING:
             _log.warning("campaign paused itself", campaign=changed.campaign_id, problem=changed.problem)
-        return True
 
     async def _operations(self, running: Sequence[Item]) -> dict[str, Operation]:
         names = [item.operation_id for item in running if item.operation_id]
