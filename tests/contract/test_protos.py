@@ -65,6 +65,14 @@ ADMIN = {
     "Backup": "NO_SIDE_EFFECTS",
     "ReviewRecovery": "NO_SIDE_EFFECTS",
     "FinishRecovery": "IDEMPOTENT",
+    "ListOrphans": "NO_SIDE_EFFECTS",
+    "SweepInventory": "IDEMPOTENT",
+    "QuarantineOrphan": "IDEMPOTENT",
+    "ReleaseOrphan": "IDEMPOTENT",
+    "ReapOrphan": "IDEMPOTENT",
+    "IgnoreOrphan": "IDEMPOTENT",
+    "ResumeSweep": "IDEMPOTENT",
+    "RebuildReport": "NO_SIDE_EFFECTS",
     "ListKeys": "NO_SIDE_EFFECTS",
     "RotateKeys": "IDEMPOTENT",
     "RetireKey": "IDEMPOTENT",
@@ -240,6 +248,8 @@ def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDes
         "Backup",
         "ReviewRecovery",
         "RotateKeys",
+        "SweepInventory",
+        "RebuildReport",
         "VerifyAudit",
     }
     assert not [m.name for m in methods if m.client_streaming]

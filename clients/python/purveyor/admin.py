@@ -42,6 +42,7 @@ from purveyor.drifting import DriftCalls
 from purveyor.errors import PurveyorError
 from purveyor.failures import from_rpc
 from purveyor.opened import OpenedClient
+from purveyor.orphans import OrphanCalls
 from purveyor.pages import walk
 from purveyor.remains import RemainsCalls
 from purveyor.v1 import admin_service_pb2 as messages
@@ -58,7 +59,7 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient(CampaignCalls, DriftCalls, RemainsCalls, OpenedClient):
+class AdminClient(CampaignCalls, RemainsCalls, OrphanCalls, DriftCalls, OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
+    from purveyor.orphan_values import InventoryStatus
     from purveyor.values import Json, OperationStatus
 
 
@@ -70,6 +71,7 @@ class BrokerStatus:
     log_level: str
     stuck: int = 0
     remains_kept: int = 0
+    inventories: tuple[InventoryStatus, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from purveyor_server.config.settings import ReconcileSection
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.tasks import TaskGroup
+from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.reconcile.campaigns import CampaignLoop
 from purveyor_server.reconcile.drift import DriftLoop
 from purveyor_server.reconcile.leases import ExpiryLoop, RevocationLoop, RotationLoop
+from purveyor_server.reconcile.inventory import InventoryLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
 from purveyor_server.reconcile.stuck import StuckLoop
 from purveyor_server.store.contract import Store
@@ -41,6 +43,9 @@ def loops(parts: LoopParts) -> tuple[Loop, ...]:
         CampaignLoop(parts.store, parts.use_cases.update, parts.catalog, parts.clock, every.campaigns.total_seconds()),
         DriftLoop(parts.admin, every.drift_page),
         StuckLoop(parts.admin, every.stuck.total_seconds(), every.stuck_bounds),
+    return (
+        DriftLoop(parts.admin, parts.settings.drift_page),
+        InventoryLoop(Administration(parts.admin), parts.store, parts.clock),
     )
 
 

@@ -68,6 +68,14 @@ class Action(StrEnum):
     BACKUP = "Backup"
     REVIEW_RECOVERY = "ReviewRecovery"
     FINISH_RECOVERY = "FinishRecovery"
+    LIST_ORPHANS = "ListOrphans"
+    SWEEP_INVENTORY = "SweepInventory"
+    QUARANTINE_ORPHAN = "QuarantineOrphan"
+    RELEASE_ORPHAN = "ReleaseOrphan"
+    REAP_ORPHAN = "ReapOrphan"
+    IGNORE_ORPHAN = "IgnoreOrphan"
+    RESUME_SWEEP = "ResumeSweep"
+    REBUILD_REPORT = "RebuildReport"
     LIST_KEYS = "ListKeys"
     ROTATE_KEYS = "RotateKeys"
     RETIRE_KEY = "RetireKey"
@@ -127,6 +135,14 @@ OPERATOR_ACTIONS = frozenset(
         Action.BACKUP,
         Action.REVIEW_RECOVERY,
         Action.FINISH_RECOVERY,
+        Action.LIST_ORPHANS,
+        Action.SWEEP_INVENTORY,
+        Action.QUARANTINE_ORPHAN,
+        Action.RELEASE_ORPHAN,
+        Action.REAP_ORPHAN,
+        Action.IGNORE_ORPHAN,
+        Action.RESUME_SWEEP,
+        Action.REBUILD_REPORT,
         Action.LIST_KEYS,
         Action.ROTATE_KEYS,
         Action.RETIRE_KEY,

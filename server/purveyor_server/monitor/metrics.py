@@ -168,6 +168,9 @@ class _Gauges:
         self.circuit = gauge("provider_circuit_open", "1 while its backend does not answer.", "provider")
         self.frozen = gauge("frozen", "1 for each freeze.", "name")
         self.recovering = gauge("recovery_in_progress", "1 from a restore until the recovery is finished.")
+        self.orphans = gauge("orphans", "Things in backends that no record stands for.", "provider", "state")
+        self.stopped = gauge("inventory_stopped", "1 while sweeps of a backend wait for an operator.", "provider")
+        self.incomplete = gauge("inventory_incomplete", "1 when the last sweep did not see all.", "provider")
         self.watchers = gauge("watchers", "Waiters and watchers of operations.")
         self.event_watchers = gauge("event_watchers", "Open streams of events.")
         self.event_behind = gauge("event_behind_revisions", "How far the slowest of them is behind the log.")
@@ -200,6 +203,7 @@ class _Gauges:
             self.drift.labels(drift).set(count)
         for freeze in report.freezes:
             self.frozen.labels(freeze.name).set(1)
+        self._fill_inventories(report)
         self.parked.set(facts.parked)
         oldest = facts.oldest
         self.oldest.set((report.at - oldest.oldest_at).total_seconds() if oldest is not None else 0)
@@ -217,6 +221,15 @@ class _Gauges:
         self.store.set(facts.store_bytes)
         self.free.set(facts.free_bytes)
         self.low_water.set(facts.low_water_bytes)
+
+    def _fill_inventories(self, report: Report) -> None:
+        for several in (self.orphans, self.stopped, self.incomplete):
+            several.clear()
+        for (provider, state), count in report.sightings.items():
+            self.orphans.labels(provider, str(state)).set(count)
+        for inventory in report.inventories:
+            self.stopped.labels(inventory.provider).set(inventory.brake is not None)
+            self.incomplete.labels(inventory.provider).set(inventory.ended_at is not None and not inventory.complete)
 
 
 async def sample_loop_lag(observe: Callable[[float], None], interval: float = 0.5) -> None:

@@ -1,7 +1,7 @@
 """Questions to providers that no operation asks: how they do, what they own, how an instance looks.
 
-Guarantee: every answer comes through the facade: waited for within a bound, the pauses of a list included, and checked;
-nothing is changed.
+Guarantee: every answer comes through the facade: waited for within a bound, the pauses of a list included, and checked; but
+for quarantine, release and reclaim nothing is changed.
 Limit: the last answer is that of this process.
 """
 
@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from purveyor_server.domain.model import ProviderRef
-from purveyor_server.providers.contract import Ability, Known, Observed, Owned, ProviderError
+from purveyor_server.providers.contract import Ability, Done, Known, NotYet, Observed, Owned, ProviderError
 from purveyor_server.providers.registry import ProviderMissingError, ProviderRegistry
 
 MAX_PROBLEM = 300  # characters
@@ -72,6 +72,20 @@ class Inspector:
     async def observe(self, ref: ProviderRef, known: Known) -> Observed:
         """How an instance looks. Raises ProviderError, ProviderMissingError."""
         return await self._registry.facade(ref).observe(known)
+
+    # What is done to things that no operation makes or removes.
+
+    async def quarantine(self, ref: ProviderRef, owned: Owned) -> None:
+        """Make it unusable and keep it. Raises ProviderError, ProviderMissingError."""
+        await self._registry.facade(ref).quarantine(owned)
+
+    async def release(self, ref: ProviderRef, owned: Owned) -> None:
+        """Take that back. Raises as `quarantine`."""
+        await self._registry.facade(ref).release(owned)
+
+    async def reclaim(self, ref: ProviderRef, owned: Owned) -> Done | NotYet:
+        """Remove it for good. Raises as `quarantine`."""
+        return await self._registry.facade(ref).reclaim(owned)
 
 
 def _words(failure: Exception | None) -> str:

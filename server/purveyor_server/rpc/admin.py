@@ -26,11 +26,13 @@ from purveyor_server.rpc.convert.drift import decode_repair, encode_drifted
 from purveyor_server.rpc.convert.instance import encode_instance
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.convert.values import to_timestamp
+from purveyor_server.rpc.orphans import OrphanMethods
 
 CHUNK_BYTES = 256 * 1024
 
 
 class AdminService(CampaignMethods, admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore[misc] # as WatchOperation of BrokerService
+class AdminService(OrphanMethods):
     """The service of operators."""
 
     def __init__(self, administration: Administration) -> None:

@@ -46,6 +46,7 @@ TABLE: dict[Reason, Row] = {
     Reason.OPERATION_NOT_FOUND: Row(_Code.NOT_FOUND),
     Reason.TOKEN_NOT_FOUND: Row(_Code.NOT_FOUND),
     Reason.CAMPAIGN_NOT_FOUND: Row(_Code.NOT_FOUND),
+    Reason.ORPHAN_NOT_FOUND: Row(_Code.NOT_FOUND),
     Reason.INSTANCE_ALREADY_EXISTS: Row(_Code.ALREADY_EXISTS),
     Reason.BINDING_ALREADY_EXISTS: Row(_Code.ALREADY_EXISTS),
     Reason.OPERATION_IN_PROGRESS: Row(_Code.ABORTED, 1.0),

@@ -22,6 +22,7 @@ from purveyor_server.domain.tokens import Token, Use
 from purveyor_server.store.campaigns import CampaignCommands, CampaignReads
 from purveyor_server.store.leases import LeaseReads
 from purveyor_server.store.observing import ObservingCommands, ObservingReads
+from purveyor_server.store.sightings import SightingCommands, SightingReads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,7 +143,7 @@ class AuditPage(msgspec.Struct, frozen=True):
     more: int = 0
 
 
-class OperatorCommands(CampaignCommands, ObservingCommands, Protocol):
+class OperatorCommands(CampaignCommands, ObservingCommands, SightingCommands, Protocol):
     """The writes."""
 
     async def freeze(self, freeze: Freeze, record: AuditRecord) -> Freeze:
@@ -209,7 +210,7 @@ class OperatorCommands(CampaignCommands, ObservingCommands, Protocol):
         ...
 
 
-class OperatorReads(CampaignReads, LeaseReads, ObservingReads, Protocol):
+class OperatorReads(CampaignReads, LeaseReads, ObservingReads, SightingReads, Protocol):
     """The committed reads; of every tenant, for operators only."""
 
     @property

@@ -18,6 +18,7 @@ from purveyor.cli import (
     following,
     keys,
     operating,
+    orphaning,
     placing,
     quotas,
     reading,
@@ -95,6 +96,7 @@ crediting.add(app)
 following.add(app)
 changing.add(app)
 operating.add(app)
+orphaning.add(app)
 drifting.add(app)
 failing.add(app)
 keys.add(app)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
+from purveyor.cli.orphaning import inventories_table
 from purveyor.cli.render import facts, operation, state, steps, table, when
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def status(found: BrokerStatus) -> RenderableType:
     if found.freezes:
         rows = ((f.name, when(f.set_time), f.principal, f.reason) for f in found.freezes)
         parts.append(table(("FROZEN", "SINCE", "BY", "REASON"), rows))
+    if found.inventories:
+        parts.append(inventories_table(found.inventories))
     return Group(*parts)
 
 

@@ -49,10 +49,11 @@ from purveyor_server.lifecycle.admin.contract import (
     Verification,
 )
 from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome, PageOf, Repair
+from purveyor_server.lifecycle.admin.orphancases import OrphanCases
 from purveyor_server.store.observing import Drifted
 
 
-class Administration:
+class Administration(OrphanCases):
     """What operators may do."""
 
     def __init__(self, parts: AdminParts) -> None:

@@ -18,6 +18,7 @@ from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.drift import Pace
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Instance, Operation, ProviderRef
+from purveyor_server.domain.orphans import Inventory, SightingState
 from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.stuck import Rule
@@ -26,7 +27,7 @@ from purveyor_server.lifecycle.contract import Caller, Outcome, Repair, Update
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
-from purveyor_server.providers.contract import Ability, Known, Observed, Owned
+from purveyor_server.providers.contract import Ability, Done, Known, NotYet, Observed, Owned
 from purveyor_server.providers.inspection import Finding, Health
 from purveyor_server.security.keyring import Keyring
 from purveyor_server.store.contract import Store
@@ -65,6 +66,8 @@ class Report(msgspec.Struct, frozen=True):
     catalog_version: int
     log_level: str
     stuck: int = 0  # operations that the last walk found stuck
+    inventories: tuple[Inventory, ...] = ()
+    sightings: dict[tuple[str, SightingState], int] = {}
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -202,6 +205,9 @@ class Backends(Protocol):
     def abilities(self, ref: ProviderRef) -> frozenset[Ability]: ...
     def owned(self, ref: ProviderRef, store_id: str) -> AsyncIterator[Owned]: ...
     async def observe(self, ref: ProviderRef, known: Known) -> Observed: ...
+    async def quarantine(self, ref: ProviderRef, owned: Owned) -> None: ...
+    async def release(self, ref: ProviderRef, owned: Owned) -> None: ...
+    async def reclaim(self, ref: ProviderRef, owned: Owned) -> Done | NotYet: ...
 
 
 class Orders(Protocol):
@@ -249,3 +255,4 @@ class AdminParts:
     verified: Verified = field(default_factory=Verified)
     stuck: Stuck = field(default_factory=Stuck)
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)

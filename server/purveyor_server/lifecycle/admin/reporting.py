@@ -43,6 +43,8 @@ async def gather(parts: AdminParts) -> Report:
         catalog_version=parts.catalog().version,
         log_level=parts.levels.current(),
         stuck=parts.stuck.now,
+        inventories=await parts.store.inventories(),
+        sightings=await parts.store.count_sightings(),
     )
 
 

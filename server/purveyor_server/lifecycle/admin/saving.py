@@ -7,22 +7,24 @@ until an operator finishes the recovery.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
 
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource
 from purveyor_server.domain.model import Instance, ProviderRef
+from purveyor_server.domain.orphans import Standing
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import Drift, InstanceState
 from purveyor_server.lifecycle.admin import looking
 from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, BackupFile, Difference, DifferenceKind
+from purveyor_server.lifecycle.admin.inventories import batches, strangers
 from purveyor_server.lifecycle.admin.reporting import providers
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.providers.contract import Owned, ProviderError
+from purveyor_server.providers.contract import ProviderError
 from purveyor_server.store.contract import Page
 
 _log = structlog.get_logger(__name__)
@@ -101,39 +103,19 @@ async def _unfinished(parts: AdminParts, recovery: Recovery) -> AsyncIterator[Di
 
 async def _unknown(parts: AdminParts, ref: ProviderRef, recovery: Recovery) -> AsyncIterator[Difference]:
     """Resources with our marker that no record, or only a deleted one, stands for."""
-    batch: list[Owned] = []
     try:
-        async for owned in parts.backends.owned(ref, parts.store.store_id):
-            batch.append(owned)
-            if len(batch) >= PAGE:
-                for difference in await _strangers(parts, ref, batch, recovery):
-                    yield difference
-                batch = []
-        for difference in await _strangers(parts, ref, batch, recovery):
-            yield difference
-    except Exception as error:  # noqa: BLE001 - a backend that cannot be asked is a finding, not the end of the review
-        yield _unreadable(ref, error)
-
-
-async def _strangers(
-    parts: AdminParts, ref: ProviderRef, batch: Sequence[Owned], recovery: Recovery
-) -> list[Difference]:
-    known = await parts.store.known_uids([owned.uid for owned in batch])
-    found = []
-    for owned in batch:
-        state = known.get(owned.uid)
-        if state is None or state == InstanceState.DELETED:
-            when = "after the backup" if recovery.was_lost(owned.revision) else "before the backup"
-            what = "has no record here" if state is None else "is deleted here"
-            found.append(
-                Difference(
+        async for batch, known in batches(parts, ref):
+            for owned, found in strangers(batch, known):
+                when = "after the backup" if recovery.was_lost(owned.revision) else "before the backup"
+                what = "is deleted here" if found.standing is Standing.REMAINS else "has no record here"
+                yield Difference(
                     kind=DifferenceKind.UNKNOWN_RESOURCE,
                     provider=ref.name,
                     resource=f"{owned.kind} {owned.name}",
                     sentence=f"made {when} and {what}; nothing deletes it by itself",
                 )
-            )
-    return found
+    except Exception as error:  # noqa: BLE001 - a backend that cannot be asked is a finding, not the end of the review
+        yield _unreadable(ref, error)
 
 
 async def _drifted(parts: AdminParts) -> AsyncIterator[Difference]:

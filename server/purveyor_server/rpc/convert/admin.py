@@ -24,6 +24,7 @@ from purveyor_server.lifecycle.admin.contract import (
 from purveyor_server.lifecycle.admin.leasing import Expiring
 from purveyor_server.lifecycle.admin.tokens import TokenWish
 from purveyor_server.rpc.convert.enums import ROLES, WAITINGS
+from purveyor_server.rpc.convert.orphans import encode_inventory
 from purveyor_server.rpc.convert.values import from_duration, to_duration, to_timestamp
 
 HEALTHS = {
@@ -132,6 +133,7 @@ def encode_report(report: Report) -> pb.GetStatusResponse:
         log_level=report.log_level,
         stuck=report.stuck,
         remains_kept=facts.held,
+        inventories=[encode_inventory(inventory) for inventory in report.inventories],
     )
 
 

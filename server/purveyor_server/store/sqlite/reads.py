@@ -29,6 +29,7 @@ from purveyor_server.store.sqlite.campaigns import CampaignReading
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.readers import Readers
+from purveyor_server.store.sqlite.sightings import SightingTables
 
 _SQL = load("reads")
 _INSTANCE = _SQL["instance"]
@@ -74,7 +75,7 @@ def _tenants(scope: Scope) -> str | None:
     return None if scope.tenants is None else msgspec.json.encode(sorted(scope.tenants)).decode()
 
 
-class SqliteReads(CampaignReading):
+class SqliteReads(CampaignReading, SightingTables):
     """Reads over a pool of connections."""
 
     def __init__(self, readers: Readers) -> None:

@@ -63,6 +63,7 @@ from purveyor_server.store.sqlite.readers import Readers
 from purveyor_server.store.sqlite.reads import SqliteReads
 from purveyor_server.store.sqlite.retention import Keeper
 from purveyor_server.store.sqlite.settings import SqliteSettings
+from purveyor_server.store.sqlite.sightingcommands import SightingWriter
 from purveyor_server.store.sqlite.transaction import Transaction
 from purveyor_server.store.sqlite.writer import Result, Writer
 
@@ -112,7 +113,7 @@ def _open_locked(
         raise
 
 
-class SqliteStore(SqliteReads):
+class SqliteStore(SightingWriter, SqliteReads):
     """An open store; made by `open_store` on the loop that uses it."""
 
     def __init__(
