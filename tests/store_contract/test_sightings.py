@@ -64,7 +64,10 @@ async def test_what_was_seen_survives_a_restart_and_counts_as_seen_before(
 
 
 async def test_a_decision_sees_records_tombstones_and_unfinished_operations(store: Store) -> None:
-    alive, dead = records.instance(instance_id="alive"), records.instance(instance_id="dead", state=InstanceState.DELETED, adopted=True)
+    alive, dead = (
+        records.instance(instance_id="alive"),
+        records.instance(instance_id="dead", state=InstanceState.DELETED, adopted=True),
+    )
     bound = records.binding(alive)
     working = records.operation(alive)
     await write(store, Writes(instances=(alive,), bindings=(bound,), operations=(working,)), instance_id="alive")

@@ -28,6 +28,7 @@ from purveyor.blocking import BlockingIterator
 from purveyor.campaign_values import Campaign, CampaignItem, CampaignPlan
 from purveyor.credentials import Credentials
 from purveyor.drift_values import DriftReport
+from purveyor.orphan_values import InventoryStatus, Orphan, RebuildLine
 from purveyor.places import EventPlace
 from purveyor.tls import Tls
 from purveyor.values import (
@@ -388,6 +389,45 @@ class SyncAdminClient:
         """Try again what failed; how many. Raises NotFoundError, FailedPreconditionError."""
     def watch_campaign(self, campaign_id: str) -> BlockingIterator[Campaign]:
         """The campaign as it is, then as it becomes; ends when nothing of it runs any more. Raises NotFoundError."""
+    def retry(
+        self, operation_id: str, reason: str, *, request_id: str | None = None, validate_only: bool = False
+    ) -> OperationStatus:
+        """Go on from the failed step where its remains were kept, else begin anew; the operation that does. Raises
+        FailedPreconditionError with what stands in the way."""
+    def clean_up(self, operation_id: str, reason: str, *, validate_only: bool = False) -> OperationStatus:
+        """Remove what a failed operation left behind, now; the CLEANUP operation. Raises FailedPreconditionError."""
+    def abandon(self, operation_id: str, reason: str, *, validate_only: bool = False) -> Abandoned:
+        """End an operation for good without touching any backend. Raises AbortedError while somebody works on it,
+        FailedPreconditionError when it has ended otherwise."""
+    def orphans(
+        self, provider: str = "", *, states: Sequence[str] = (), page_size: int = 0
+    ) -> BlockingIterator[Orphan]:
+        """What sweeps have seen and no record stands for, of one provider or of all; without `states` what has not ended.
+
+        Raises InvalidRequestError for an unknown state."""
+    def sweep(self, provider: str, reason: str, *, validate_only: bool = False) -> BlockingIterator[InventoryStatus]:
+        """Compare the backend of a provider with the records now, and do what its policy says; how far it is, the last one
+        at its end. Raises FailedPreconditionError."""
+    def quarantine_orphan(
+        self, provider: str, kind: str, name: str, reason: str, *, validate_only: bool = False
+    ) -> Orphan:
+        """Make a thing unusable, and keep it; see `failure`. Raises NotFoundError, FailedPreconditionError (IN_USE)."""
+    def release_orphan(
+        self, provider: str, kind: str, name: str, reason: str, *, validate_only: bool = False
+    ) -> Orphan:
+        """Take a quarantine back; sweeps leave it alone from then on. Raises NotFoundError, FailedPreconditionError."""
+    def reap_orphan(self, provider: str, kind: str, name: str, reason: str, *, validate_only: bool = False) -> Orphan:
+        """Remove a thing for good; see `failure`. Raises NotFoundError, FailedPreconditionError (IN_USE)."""
+    def ignore_orphan(
+        self, provider: str, kind: str, name: str, reason: str, *, undo: bool = False, validate_only: bool = False
+    ) -> Orphan:
+        """Have sweeps leave a thing alone, or with `undo` not any more. Raises NotFoundError, FailedPreconditionError."""
+    def resume_sweep(
+        self, provider: str, reason: str, *, validate_only: bool = False
+    ) -> tuple[InventoryStatus | None, bool]:
+        """Have the sweeps of a provider go on after a brake; how they are, and whether they had been stopped."""
+    def rebuild_report(self) -> BlockingIterator[RebuildLine]:
+        """What the markers in the backends say that the store should hold, and records of which no backend has anything."""
     def drift(self, *, page_size: int = 0) -> BlockingIterator[DriftReport]:
         """Instances of every tenant whose backend is not what their record says, or cannot be asked."""
     def look(self, tenant: str, instance_id: str, reason: str, *, validate_only: bool = False) -> DriftReport:
@@ -402,16 +442,6 @@ class SyncAdminClient:
         """Make every part of an instance again as it was applied; data that is gone is not brought back.
 
         Raises NotFoundError, ConflictError, FailedPreconditionError."""
-    def retry(
-        self, operation_id: str, reason: str, *, request_id: str | None = None, validate_only: bool = False
-    ) -> OperationStatus:
-        """Go on from the failed step where its remains were kept, else begin anew; the operation that does. Raises
-        FailedPreconditionError with what stands in the way."""
-    def clean_up(self, operation_id: str, reason: str, *, validate_only: bool = False) -> OperationStatus:
-        """Remove what a failed operation left behind, now; the CLEANUP operation. Raises FailedPreconditionError."""
-    def abandon(self, operation_id: str, reason: str, *, validate_only: bool = False) -> Abandoned:
-        """End an operation for good without touching any backend. Raises AbortedError while somebody works on it,
-        FailedPreconditionError when it has ended otherwise."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

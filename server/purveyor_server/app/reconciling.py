@@ -43,8 +43,6 @@ def loops(parts: LoopParts) -> tuple[Loop, ...]:
         CampaignLoop(parts.store, parts.use_cases.update, parts.catalog, parts.clock, every.campaigns.total_seconds()),
         DriftLoop(parts.admin, every.drift_page),
         StuckLoop(parts.admin, every.stuck.total_seconds(), every.stuck_bounds),
-    return (
-        DriftLoop(parts.admin, parts.settings.drift_page),
         InventoryLoop(Administration(parts.admin), parts.store, parts.clock),
     )
 

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import admin_service_pb2_grpc, drift_pb2, lease_pb2, remains_pb2
+from purveyor.v1 import drift_pb2, lease_pb2, remains_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Outcome
@@ -31,8 +31,7 @@ from purveyor_server.rpc.orphans import OrphanMethods
 CHUNK_BYTES = 256 * 1024
 
 
-class AdminService(CampaignMethods, admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore[misc] # as WatchOperation of BrokerService
-class AdminService(OrphanMethods):
+class AdminService(CampaignMethods, OrphanMethods):  # type: ignore[misc] # as WatchOperation of BrokerService
     """The service of operators."""
 
     def __init__(self, administration: Administration) -> None:

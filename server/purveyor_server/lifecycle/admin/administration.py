@@ -48,8 +48,8 @@ from purveyor_server.lifecycle.admin.contract import (
     Rotation,
     Verification,
 )
-from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome, PageOf, Repair
 from purveyor_server.lifecycle.admin.orphancases import OrphanCases
+from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome, PageOf, Repair
 from purveyor_server.store.observing import Drifted
 
 

@@ -7,7 +7,8 @@ Limit: of two configurations under one name the catalog's is asked, else any.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -78,16 +79,29 @@ def policy_of(parts: AdminParts, ref: ProviderRef) -> InventoryPolicy:
     return parts.catalog().inventories.get(ref.name, FORMER) if ref.name in current else FORMER
 
 
-async def batches(parts: AdminParts, ref: ProviderRef) -> AsyncIterator[tuple[list[Owned], Mapping[str, Knowledge]]]:
-    """What a backend has with our marker, and what the store has of it. Raises what the provider raises, at its place."""
+async def batches(
+    parts: AdminParts, ref: ProviderRef
+) -> AsyncGenerator[tuple[list[Owned], Mapping[str, Knowledge]], None]:
+    """What a backend has with our marker, and what the store has of it. Raises what the provider raises, after all that it
+    has listed before."""
     batch: list[Owned] = []
-    async for owned in parts.backends.owned(ref, parts.store.store_id):
-        batch.append(owned)
-        if len(batch) >= PAGE:
-            yield batch, await parts.store.knowledge([one.uid for one in batch])
-            batch = []
+    failure: Exception | None = None
+    listing = parts.backends.owned(ref, parts.store.store_id)
+    async with aclosing(listing):  # type: ignore[type-var] # a generator behind an iterator's type
+        while failure is None:
+            try:
+                batch.append(await anext(listing))
+            except StopAsyncIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised again below
+                failure = error
+            if len(batch) >= PAGE:
+                yield batch, await parts.store.knowledge([one.uid for one in batch])
+                batch = []
     if batch:
         yield batch, await parts.store.knowledge([one.uid for one in batch])
+    if failure is not None:
+        raise failure
 
 
 def strangers(batch: Sequence[Owned], known: Mapping[str, Knowledge]) -> list[tuple[Owned, Knowledge]]:

@@ -9,6 +9,7 @@ told: not every provider makes one.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from enum import StrEnum
 from itertools import pairwise
 
@@ -78,21 +79,22 @@ async def _collect(parts: AdminParts, ref: ProviderRef, lines: list[Rebuilt]) ->
     if Ability.LIST_OWNED not in abilities_of(parts, ref):
         return "it cannot list what it owns"
     try:
-        async for batch, known in batches(parts, ref):
-            for owned in batch:
-                found = known.get(owned.uid, NOTHING)
-                lines.append(
-                    Rebuilt(
-                        provider=ref.name,
-                        finding=Finding(str(found.standing)),
-                        kind=owned.kind,
-                        name=owned.name,
-                        uid=owned.uid,
-                        revision=owned.revision,
-                        resource=found.resource,
-                        later=found.standing is not Standing.KNOWN and is_later(owned.revision, parts.store.head),
+        async with aclosing(batches(parts, ref)) as listed:
+            async for batch, known in listed:
+                for owned in batch:
+                    found = known.get(owned.uid, NOTHING)
+                    lines.append(
+                        Rebuilt(
+                            provider=ref.name,
+                            finding=Finding(str(found.standing)),
+                            kind=owned.kind,
+                            name=owned.name,
+                            uid=owned.uid,
+                            revision=owned.revision,
+                            resource=found.resource,
+                            later=found.standing is not Standing.KNOWN and is_later(owned.revision, parts.store.head),
+                        )
                     )
-                )
     except Exception as error:  # noqa: BLE001 - a backend that cannot be asked is a line of the report
         _log.warning("backend could not be read to its end", provider=ref.name, error=type(error).__name__)
         return error.message if isinstance(error, ProviderError) else type(error).__name__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import structlog
 
@@ -104,16 +104,17 @@ async def _unfinished(parts: AdminParts, recovery: Recovery) -> AsyncIterator[Di
 async def _unknown(parts: AdminParts, ref: ProviderRef, recovery: Recovery) -> AsyncIterator[Difference]:
     """Resources with our marker that no record, or only a deleted one, stands for."""
     try:
-        async for batch, known in batches(parts, ref):
-            for owned, found in strangers(batch, known):
-                when = "after the backup" if recovery.was_lost(owned.revision) else "before the backup"
-                what = "is deleted here" if found.standing is Standing.REMAINS else "has no record here"
-                yield Difference(
-                    kind=DifferenceKind.UNKNOWN_RESOURCE,
-                    provider=ref.name,
-                    resource=f"{owned.kind} {owned.name}",
-                    sentence=f"made {when} and {what}; nothing deletes it by itself",
-                )
+        async with aclosing(batches(parts, ref)) as listed:
+            async for batch, known in listed:
+                for owned, found in strangers(batch, known):
+                    when = "after the backup" if recovery.was_lost(owned.revision) else "before the backup"
+                    what = "is deleted here" if found.standing is Standing.REMAINS else "has no record here"
+                    yield Difference(
+                        kind=DifferenceKind.UNKNOWN_RESOURCE,
+                        provider=ref.name,
+                        resource=f"{owned.kind} {owned.name}",
+                        sentence=f"made {when} and {what}; nothing deletes it by itself",
+                    )
     except Exception as error:  # noqa: BLE001 - a backend that cannot be asked is a finding, not the end of the review
         yield _unreadable(ref, error)
 

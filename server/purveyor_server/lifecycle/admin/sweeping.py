@@ -10,6 +10,7 @@ Source: DESIGN.md section 10.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from datetime import datetime, timedelta
 
 import msgspec
@@ -75,9 +76,12 @@ async def sweep(parts: AdminParts, caller: Caller, provider: str, act: Act) -> A
         await _begin(run)
         problem = ""
         try:
-            async for batch, known in batches(parts, ref):
-                await _look(run, batch, known)
-                yield Swept(replace(run.inventory, owned=run.tally.owned, orphans=run.tally.orphans))
+            async with aclosing(batches(parts, ref)) as listed:
+                async for batch, known in listed:
+                    await _look(run, batch, known)
+                    yield Swept(replace(run.inventory, owned=run.tally.owned, orphans=run.tally.orphans))
+        except PurveyorError:
+            raise  # the store's, not the backend's: the next sweep begins anew
         except Exception as error:  # noqa: BLE001 - a list that breaks off is a finding
             problem = _words(error)
             _log.warning("inventory could not be read to its end", provider=ref.name, problem=problem)
