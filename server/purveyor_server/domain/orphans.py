@@ -240,6 +240,9 @@ def seen(
             sweep=sweep,
             failure=again,
         )
+    if before.standing is Standing.KNOWN:  # in quarantine while a record stood for it: its time begins anew
+        anew = replace(before, standing=standing, first_seen=now, last_seen=now, sweep=sweep, sweeps=1, failure="")
+        return replace(anew, quarantined_at=now)
     sweeps = before.sweeps + (before.sweep != sweep)
     found = replace(before, standing=standing, last_seen=now, sweep=sweep, sweeps=sweeps)
     if found.state is SightingState.SEEN and found.confirmed(grace):
