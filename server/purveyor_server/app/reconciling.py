@@ -16,8 +16,8 @@ from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.providers.registry import ProviderRegistry
 from purveyor_server.reconcile.campaigns import CampaignLoop
 from purveyor_server.reconcile.drift import DriftLoop
-from purveyor_server.reconcile.leases import ExpiryLoop, RevocationLoop, RotationLoop
 from purveyor_server.reconcile.inventory import InventoryLoop
+from purveyor_server.reconcile.leases import ExpiryLoop, RevocationLoop, RotationLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
 from purveyor_server.reconcile.stuck import StuckLoop
 from purveyor_server.store.contract import Store
