@@ -92,6 +92,11 @@ ADMIN = {
     "PauseReconciliation": "IDEMPOTENT",
     "ResumeReconciliation": "IDEMPOTENT",
     "RepairInstance": "IDEMPOTENT",
+    "ValidateCatalog": "NO_SIDE_EFFECTS",
+    "DiffCatalog": "NO_SIDE_EFFECTS",
+    "ApplyCatalog": "IDEMPOTENT",
+    "ListCatalogs": "NO_SIDE_EFFECTS",
+    "GetCatalogVersion": "NO_SIDE_EFFECTS",
 }
 # CreateToken alone cannot be sent again: what its first answer showed is shown once.
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}

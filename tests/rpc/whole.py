@@ -8,13 +8,17 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from purveyor_server.app.catalogs import CatalogJudge
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.domain.catalog import Catalog, Plan, PlanSchemas, Service
+from purveyor_server.domain.catalogchanges import Contents
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import SystemClock
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.contract import AdminParts
+from purveyor_server.lifecycle.catalogs import LiveCatalog
+from purveyor_server.lifecycle.catalogtext import Judged
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
 from purveyor_server.lifecycle.ports import LifecycleSettings
@@ -49,6 +53,11 @@ SMALL = Plan(
 )
 BIG = replace(SMALL, id="big", name="big", description="A big one.", plan_updateable=True)
 SERVICE = Service(id="svc", name="service", description="Things.", plans=(SMALL, BIG))
+
+
+def judge(text: bytes, *, ask_providers: bool = True) -> Judged:
+    """A text by the rules of the file; providers are not asked."""
+    return CatalogJudge({}, {})(text, ask_providers=False)
 
 
 class Whole:
@@ -99,8 +108,10 @@ async def whole_broker(
     provider = scripted(world)
     store = await open_store(folder / "store.db", clock=clock, settings=SqliteSettings())
     keys = await unlock(store, KeyFile(folder / "keys"))
-    catalog = Catalog((service or SERVICE,), 1, "c1")
-    await store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
+    offered = (service or SERVICE,)
+    catalog = LiveCatalog(store, judge, clock)
+    version = await store.apply_catalog("c1", "services: []", list(Catalog(offered).snapshots.values()))
+    catalog.serve(Contents(offered, {"main": SMALL.provider}), version)
     store.subscribe(hub.on_commit)
     log = EventLog(store, encode_event, watch)
     store.subscribe(log.on_commit)
@@ -115,7 +126,7 @@ async def whole_broker(
     registry.on_close = engine.circuit_closed
     use_cases = Lifecycle(
         store,
-        lambda: catalog,
+        catalog,
         registry,
         hub,
         keys.sealer,
@@ -124,11 +135,12 @@ async def whole_broker(
         token_key=keys.page_key,
         clock=clock,
         settings=LifecycleSettings(),
+        catalog_moved=catalog.moved,
     )
     identity = Authenticator(clock, tokens=StaticTokens(store), local=local)
     parts = AdminParts(
         store=store,
-        catalog=lambda: catalog,
+        catalogs=catalog,
         backends=Inspector(registry),
         levels=LogLevels(),
         clock=clock,

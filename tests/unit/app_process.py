@@ -111,8 +111,17 @@ class Process:
         assert line, f"the broker ended without {event!r}: {self.events}"
         return line
 
-    def _find(self, event: str) -> dict[str, Any] | None:
-        return next((line for line in self.events if line["event"] == event), None)
+    def wait_for_next(self, event: str, seen: int) -> dict[str, Any]:
+        """The first log line with this event behind the first `seen` lines."""
+        with self._seen:
+            found = self._seen.wait_for(lambda: self._find(event, seen) or self._find("end of log"), TIMEOUT)
+            line = self._find(event, seen)
+        assert found, f"no further {event!r} within {TIMEOUT} s: {self.events}"
+        assert line, f"the broker ended without {event!r}: {self.events}"
+        return line
+
+    def _find(self, event: str, seen: int = 0) -> dict[str, Any] | None:
+        return next((line for line in self.events[seen:] if line["event"] == event), None)
 
     def send(self, number: signal.Signals) -> int:
         """Send a signal; returns the exit code, negative when the signal killed it."""

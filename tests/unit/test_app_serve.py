@@ -18,6 +18,7 @@ from purveyor.v1.broker_service_pb2 import GetCatalogRequest
 from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
 from purveyor_server.app import commands
 from purveyor_server.app.refusals import Exit, StartRefusedError
+from purveyor_server.config.settings import Settings
 from purveyor_server.kit import failpoints
 from purveyor_server.kit.clock import ManualClock
 from tests.unit.app_process import CATALOG, TIMEOUT, Process, Site, serving
@@ -125,7 +126,7 @@ async def test_a_second_signal_ends_the_process_at_once_but_not_its_echo(monkeyp
     assert codes == [128 + signal.SIGINT]
 
 
-async def test_armed_failpoints_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_armed_failpoints_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Refusing:
         def __init__(self, _settings: object, **_more: object) -> None:
             structlog.get_logger().info("made")
@@ -136,7 +137,7 @@ async def test_armed_failpoints_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(commands, "Broker", Refusing)
     monkeypatch.setattr(failpoints, "armed", True)
     with capture_logs() as lines:
-        code = await commands.serve(None)  # type: ignore[arg-type] # the fake looks at no setting
+        code = await commands.serve(Settings(data_dir=tmp_path))
 
     assert code == Exit.LISTEN
     assert lines[0]["event"].startswith("failpoints are armed")

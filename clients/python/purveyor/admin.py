@@ -37,6 +37,7 @@ from purveyor.admin_values import (
     Token,
 )
 from purveyor.campaigning import CampaignCalls
+from purveyor.catalog_admin import CatalogAdmin
 from purveyor.connection import Limits
 from purveyor.drifting import DriftCalls
 from purveyor.errors import PurveyorError
@@ -59,7 +60,7 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient(CampaignCalls, RemainsCalls, OrphanCalls, DriftCalls, OpenedClient):
+class AdminClient(CatalogAdmin, CampaignCalls, RemainsCalls, OrphanCalls, DriftCalls, OpenedClient):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,

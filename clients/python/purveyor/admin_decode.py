@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from purveyor import decode
 from purveyor.admin_values import BrokerStatus, Freeze, ProviderStatus, Purged, Quota, Recovery
+from purveyor.catalog_admin import refusal
 from purveyor.orphans import inventory_of
 from purveyor.v1 import admin_service_pb2 as messages
 from purveyor.v1.operation_pb2 import Waiting
@@ -94,4 +95,5 @@ def status(found: messages.GetStatusResponse) -> BrokerStatus:
         stuck=found.stuck,
         remains_kept=found.remains_kept,
         inventories=tuple(inventory_of(one) for one in found.inventories),
+        catalog_refusal=refusal(found.catalog_refusal) if found.HasField("catalog_refusal") else None,
     )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
+    from purveyor.catalog_values import CatalogRefusal
     from purveyor.orphan_values import InventoryStatus
     from purveyor.values import Json, OperationStatus
 
@@ -72,6 +73,7 @@ class BrokerStatus:
     stuck: int = 0
     remains_kept: int = 0
     inventories: tuple[InventoryStatus, ...] = ()
+    catalog_refusal: CatalogRefusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

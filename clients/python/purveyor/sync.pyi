@@ -26,6 +26,7 @@ from purveyor.admin_values import (
 )
 from purveyor.blocking import BlockingIterator
 from purveyor.campaign_values import Campaign, CampaignItem, CampaignPlan
+from purveyor.catalog_values import AppliedCatalog, CatalogCheck, CatalogDiff, CatalogText, CatalogVersion
 from purveyor.credentials import Credentials
 from purveyor.drift_values import DriftReport
 from purveyor.orphan_values import InventoryStatus, Orphan, RebuildLine
@@ -338,6 +339,27 @@ class SyncAdminClient:
         """Static tokens by id, revoked and expired ones too."""
     def revoke_token(self, token_id: str, reason: str, *, validate_only: bool = False) -> Token:
         """Take a static token back. Raises NotFoundError."""
+    def validate_catalog(self, text: str) -> CatalogCheck:
+        """Judge a text by all rules, those of the broker's providers included."""
+    def diff_catalog(self, text: str, policies: Sequence[str] = ()) -> CatalogDiff:
+        """What a text would change, and how dangerous that is. Raises InvalidRequestError."""
+    def apply_catalog(
+        self,
+        text: str,
+        reason: str,
+        *,
+        policies: Sequence[str] = (),
+        expected_version: int = 0,
+        request_id: str | None = None,
+        validate_only: bool = False,
+    ) -> AppliedCatalog:
+        """Serve a catalog from now on; with `expected_version` only while that one is served.
+
+        Raises FailedPreconditionError (CATALOG_REFUSED), AbortedError (another catalog is served), InvalidRequestError."""
+    def catalog_history(self, *, page_size: int = 0) -> BlockingIterator[CatalogVersion]:
+        """Which catalogs were applied, the newest first."""
+    def catalog_text(self, version: int = 0) -> CatalogText:
+        """One of them with its text; 0: the newest. Raises NotFoundError."""
     def create_campaign(
         self,
         service_id: str,

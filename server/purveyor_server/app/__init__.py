@@ -12,6 +12,7 @@ from purveyor_server.kit.imports import without_rich
 
 with without_collecting(), without_rich():
     from purveyor_server.app.audit import audit_keys_command, verify_backup_command, verify_export_command
+    from purveyor_server.app.catalogs import judge_catalog
     from purveyor_server.app.commands import (
         check_command,
         new_key_command,
@@ -31,6 +32,7 @@ __all__ = [
     "check_command",
     "create_token_command",
     "dev_certs_command",
+    "judge_catalog",
     "new_key_command",
     "new_provider_command",
     "restore_command",

@@ -152,6 +152,8 @@ async def serve(settings: Settings) -> int:
     if failpoints.armed:
         _log.warning("failpoints are armed: this process may break itself on purpose")
     broker = Broker(settings, ask_to_stop=stopping.ask)
+    if settings.catalog is not None:  # else a terminal that goes away ends the broker, as ever
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, broker.reload)
     try:
         with without_collecting():
             await broker.start()

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from purveyor_server.app.checks import read_catalog
+from purveyor_server.app.catalogs import CatalogFileWatch, CatalogJudge, first_catalog, name_of
 from purveyor_server.app.folders import ADMIN_ENDPOINT, note_endpoint, prepare_data_dir, scratch_dir
 from purveyor_server.app.identity import Identity, check_identity, warn_of_loopback
 from purveyor_server.app.keys import key_source
@@ -26,11 +26,9 @@ from purveyor_server.app.levels import LogLevels
 from purveyor_server.app.listening import check_tls, listens
 from purveyor_server.app.reconciling import LoopParts, loops, start_loops
 from purveyor_server.app.refusals import Exit, StartRefusedError
-from purveyor_server.app.upkeep import check_counters, keep_retention, tell_anchor, watch_until_ready
-from purveyor_server.config.catalog import CatalogFile
+from purveyor_server.app.upkeep import ProviderWatch, check_counters, keep_retention, tell_anchor
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings, over
-from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import Clock, SystemClock
@@ -39,6 +37,7 @@ from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.kit.watchdog import Watchdog
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.contract import AdminParts
+from purveyor_server.lifecycle.catalogs import LiveCatalog
 from purveyor_server.lifecycle.denials import Denials
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
@@ -113,6 +112,7 @@ class Broker:
         self._on_blocked: Callable[[], None] = lambda: None
         self._servers: list[RpcServer] = []
         self._denials: Denials
+        self._file_watch: CatalogFileWatch | None = None
 
     @property
     def serving(self) -> bool:
@@ -149,7 +149,8 @@ class Broker:
         settings = self.settings
         check_tls(settings, self._clock.now())
         check_identity(settings)
-        file = read_catalog(settings.catalog, self._factories, os.environ)
+        judge = CatalogJudge(self._factories, os.environ, name_of(settings.catalog))
+        file = first_catalog(judge, settings.catalog)
         prepare_data_dir(settings.data_dir)
         store = await self._open_store()
         keys = await unlock(store, key_source(settings))
@@ -157,22 +158,21 @@ class Broker:
         identity = self._start_identity(store)
         if keys.older:
             _log.warning("older keys are in use: rotate", primary=keys.sealer.primary, older=keys.older)
-        catalog = await _apply(store, file, settings.tenant_labels)
+        catalog = LiveCatalog(store, judge, self._clock, settings.tenant_labels)
+        await catalog.begin(file)
         registry = self._open_registry(store, settings.data_dir / "providers")
         hub = OperationHub()
         self._stack.callback(store.subscribe(hub.on_commit))
         log = EventLog(store, encode_event, self.settings.watch.values())
         self._stack.callback(store.subscribe(log.on_commit))
         inspector = Inspector(registry)
-        self._start_upkeep(store, registry, file, inspector, log)
+        self._start_upkeep(store, registry, catalog, inspector, log)
         engine = await self._start_engine(store, registry, keys, hub)
         door = Door(lambda: self._lateness.seconds, self.settings.limits.max_late.total_seconds())
         self._start_denials(store)
         use_cases = self._use_cases(store, catalog, registry, keys, hub, log, door)
         admin = self._admin_parts(store, catalog, inspector, keys, engine, door, identity, use_cases)
-        self._start_loops(
-            LoopParts(store, use_cases, admin, registry, lambda: catalog, self._clock, settings.reconcile)
-        )
+        self._start_loops(LoopParts(store, use_cases, admin, registry, catalog, self._clock, settings.reconcile))
         await self._serve_operators(admin, hub, log, engine, identity)
         await self._serve(use_cases, store, identity)
 
@@ -197,8 +197,13 @@ class Broker:
         self._on_stop("providers", registry.close, timedelta(seconds=30))
         return registry
 
+    def reload(self) -> None:
+        """Look at the catalog file now, and judge once more what was refused (SIGHUP)."""
+        if self._file_watch is not None:
+            self._file_watch.ask()
+
     def _start_upkeep(
-        self, store: Store, registry: ProviderRegistry, file: CatalogFile, inspector: Inspector, log: EventLog
+        self, store: Store, registry: ProviderRegistry, catalog: LiveCatalog, inspector: Inspector, log: EventLog
     ) -> None:
         tasks = TaskGroup("upkeep")
         self._on_stop("upkeep", tasks.close, timedelta(seconds=10))
@@ -207,8 +212,12 @@ class Broker:
         tasks.start("counters", check_counters(store))
         tasks.start("event log", log.keep_up())
         tasks.start("audit anchor", tell_anchor(store, retention.interval))
-        for name, ref in file.providers.items():
-            tasks.start(f"check {name}", watch_until_ready(registry, ref, inspector))
+        checks = ProviderWatch(registry, inspector, tasks)
+        catalog.on_change = lambda contents: checks.follow(contents.providers)
+        checks.follow(catalog.contents.providers)
+        if self.settings.catalog is not None:
+            self._file_watch = watch = CatalogFileWatch(self.settings.catalog, catalog)
+            tasks.start("catalog file", watch.run())
 
     def _start_denials(self, store: Store) -> None:
         """Counted from the first call to the last: started before any face, stopped after all of them."""
@@ -229,7 +238,7 @@ class Broker:
     def _admin_parts(
         self,
         store: Store,
-        catalog: Catalog,
+        catalog: LiveCatalog,
         inspector: Inspector,
         keys: Keyring,
         engine: Engine,
@@ -239,7 +248,7 @@ class Broker:
     ) -> AdminParts:
         return AdminParts(
             store=store,
-            catalog=lambda: catalog,
+            catalogs=catalog,
             backends=inspector,
             levels=LogLevels(),
             clock=self._clock,
@@ -310,7 +319,7 @@ class Broker:
     def _use_cases(
         self,
         store: Store,
-        catalog: Catalog,
+        catalog: LiveCatalog,
         registry: ProviderRegistry,
         keys: Keyring,
         hub: OperationHub,
@@ -319,7 +328,7 @@ class Broker:
     ) -> Lifecycle:
         return Lifecycle(
             store,
-            lambda: catalog,
+            catalog,
             registry,
             hub,
             keys.sealer,
@@ -329,6 +338,7 @@ class Broker:
             clock=self._clock,
             settings=lifecycle_settings(self.settings),
             door=door,
+            catalog_moved=catalog.moved,
         )
 
     def _start_loops(self, parts: LoopParts) -> None:
@@ -372,14 +382,6 @@ class Broker:
                 _log.exception("part did not stop cleanly", part=part)
 
         self._stack.push_async_callback(run)
-
-
-async def _apply(store: Store, file: CatalogFile, labels: Mapping[str, Mapping[str, str]]) -> Catalog:
-    """Store the catalog and its plan snapshots before anybody can order from it."""
-    snapshots = tuple(Catalog(file.services).snapshots.values())
-    version = await store.apply_catalog(file.digest, file.text, snapshots)
-    _log.info("catalog applied", version=version.version, services=len(file.services), plans=len(snapshots))
-    return Catalog(file.services, version.version, version.digest, labels, file.inventories)
 
 
 def _refusal(failure: BaseException) -> StartRefusedError | None:

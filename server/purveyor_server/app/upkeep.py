@@ -8,6 +8,7 @@ Limit: one process does it all; replicas will need a lease for retention.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.kit.backoff import Backoff
+from purveyor_server.kit.tasks import TaskGroup
 from purveyor_server.providers.contract import ProviderError, RightsMissing, Unreachable
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import ProviderRegistry
@@ -83,12 +85,35 @@ async def tell_anchor(store: OperatorReads, interval: timedelta) -> None:
         await asyncio.sleep(interval.total_seconds())
 
 
-async def watch_until_ready(registry: ProviderRegistry, ref: ProviderRef, inspector: Inspector) -> None:
-    """Ask the backend of `ref` until it can be worked with; each new answer is logged once and noted."""
+class ProviderWatch:
+    """Asks the backends of the catalog that is served: those that are new in it, or configured anew."""
+
+    def __init__(self, registry: ProviderRegistry, inspector: Inspector, tasks: TaskGroup) -> None:
+        self._registry, self._inspector, self._tasks = registry, inspector, tasks
+        self._refs: dict[str, ProviderRef] = {}
+
+    def follow(self, refs: Mapping[str, ProviderRef]) -> None:
+        """From now on these; who is not among them any more is not asked again."""
+        before, self._refs = self._refs, dict(refs)
+        for name, ref in refs.items():
+            if before.get(name) != ref:
+                self._tasks.start(f"check {name}", self._check(ref))
+
+    async def _check(self, ref: ProviderRef) -> None:
+        await watch_until_ready(self._registry, ref, self._inspector, lambda: self._refs.get(ref.name) == ref)
+
+
+async def watch_until_ready(
+    registry: ProviderRegistry, ref: ProviderRef, inspector: Inspector, wanted: Callable[[], bool] = lambda: True
+) -> None:
+    """Ask the backend of `ref` until it can be worked with or is not `wanted` any more; each new answer is logged once and
+    noted."""
     said = ""
     attempt = 0
     while True:
         failure = (await registry.check([ref]))[ref.name]
+        if not wanted():
+            return
         inspector.note(ref.name, failure)
         if failure is None:
             _log.info("provider is ready", provider=ref.name, kind=ref.kind)

@@ -52,12 +52,16 @@ class CatalogFile(msgspec.Struct, frozen=True):
 
 def load_catalog(path: Path, check: Check | None = None, check_settings: SettingsCheck | None = None) -> CatalogFile:
     """Read and judge the catalog file at `path`; raises ConfigError with every problem."""
+    return parse_catalog(read_text(path), str(path), check, check_settings)
+
+
+def read_text(path: Path) -> bytes:
+    """The text of the file, as far as it may be read; raises ConfigError."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as failure:
         raise ConfigError([Problem("catalog", f"{path}: {failure.strerror}")]) from None
-    return parse_catalog(text, str(path), check, check_settings)
 
 
 def parse_catalog(

@@ -8,7 +8,7 @@ Limit: schemas are the catalog's and were compiled when it was loaded; `$ref` to
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -17,6 +17,7 @@ import msgspec
 from purveyor_server.domain.catalog import JsonSchema, Offer
 from purveyor_server.domain.errors import PurveyorError, Reason, Violation, invalid
 from purveyor_server.domain.model import Json
+from purveyor_server.domain.veils import pointer_of
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
@@ -63,6 +64,15 @@ def check_schema(schema: JsonSchema | None, parameters: Mapping[str, Json]) -> N
         return
     faults = _compile(schema).iter_errors(dict(parameters))
     refuse(tuple(_violation(fault) for fault, _ in zip(faults, range(MAX_VIOLATIONS), strict=False)))
+
+
+def fits(schema: JsonSchema | None, parameters: Mapping[str, Json], hidden: Container[str] = ()) -> bool:
+    """Whether `parameters` fit; `hidden` are the places (JSON Pointers) of secrets, whose values are not there to be judged."""
+    if schema is None:
+        return True
+    return not any(
+        pointer_of(fault.instance_path) not in hidden for fault in _compile(schema).iter_errors(dict(parameters))
+    )
 
 
 def refuse(violations: tuple[Violation, ...]) -> None:

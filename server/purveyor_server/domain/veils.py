@@ -8,7 +8,7 @@ Limit: a mark works from the request on that meets it; what was stored before st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from purveyor_server.domain.catalog import JsonSchema
@@ -167,6 +167,11 @@ def _mapped(value: Any) -> dict[str, Any]:
 
 def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def pointer_of(path: Iterable[str | int]) -> str:
+    """The JSON Pointer of a path."""
+    return "".join(f"/{_escaped(str(part))}" for part in path)
 
 
 def tokens_of(pointer: str) -> list[str]:

@@ -100,6 +100,11 @@ class Action(StrEnum):
     PAUSE_RECONCILIATION = "PauseReconciliation"
     RESUME_RECONCILIATION = "ResumeReconciliation"
     REPAIR_INSTANCE = "RepairInstance"
+    VALIDATE_CATALOG = "ValidateCatalog"
+    DIFF_CATALOG = "DiffCatalog"
+    APPLY_CATALOG = "ApplyCatalog"
+    LIST_CATALOGS = "ListCatalogs"
+    GET_CATALOG_VERSION = "GetCatalogVersion"
 
 
 WRITES = frozenset(
@@ -162,6 +167,11 @@ OPERATOR_ACTIONS = frozenset(
         Action.PAUSE_RECONCILIATION,
         Action.RESUME_RECONCILIATION,
         Action.REPAIR_INSTANCE,
+        Action.VALIDATE_CATALOG,
+        Action.DIFF_CATALOG,
+        Action.APPLY_CATALOG,
+        Action.LIST_CATALOGS,
+        Action.GET_CATALOG_VERSION,
     }
 )
 # Who may do, and have, what is decided by those of another role. Operators are among those whom the audit records tell of,

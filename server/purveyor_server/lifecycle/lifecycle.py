@@ -8,7 +8,8 @@ Limit: knows no wire format and no provider; work is the engine's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from purveyor_server.domain.catalog import Catalog
@@ -73,7 +74,9 @@ class Lifecycle:
         clock: Clock,
         settings: LifecycleSettings | None = None,
         door: Door | None = None,
+        catalog_moved: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`catalog_moved` returns after so many seconds, or when another catalog is served."""
         settings = settings or LifecycleSettings()
         self._door = door or Door()
         self._parts = Parts(
@@ -90,6 +93,7 @@ class Lifecycle:
             settings=settings,
             door=self._door,
             kept=Kept(settings.max_kept),
+            catalog_moved=catalog_moved,
         )
         store.subscribe(self._parts.kept.on_commit)
 

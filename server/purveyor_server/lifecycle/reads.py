@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 
@@ -28,16 +27,18 @@ def get_catalog(parts: Parts, caller: Caller, tenant: str) -> Catalog:
 async def watch_catalog(
     parts: Parts, caller: Caller, tenant: str, heartbeat: timedelta
 ) -> AsyncGenerator[Catalog | None, None]:
-    """What the caller may order, then, every `heartbeat`, None or what it has become."""
+    """What the caller may order, then what it has become, at once, or None, every `heartbeat`."""
     parts.door.enter(caller, Action.WATCH_CATALOG, tenant)
     interval = max(heartbeat.total_seconds(), parts.settings.shortest_heartbeat)
     shown: Catalog | None = None
     while True:
-        catalog = parts.catalog().seen_by(tenant)
+        whole = parts.catalog()
+        catalog = whole.seen_by(tenant)
         same = shown is not None and (catalog is shown or catalog.etag == shown.etag != "")
         yield None if same else catalog
         shown = catalog
-        await asyncio.sleep(interval)
+        if parts.catalog() is whole:  # else it moved while the reader took this one
+            await parts.catalog_moved(interval)
 
 
 async def get_instance(parts: Parts, caller: Caller, tenant: str, instance_id: str, *, deleted: bool) -> Instance:

@@ -5,6 +5,7 @@ Guarantee: the answer never depends on the caller still being there, and is as n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,6 +47,7 @@ class Parts:
     settings: LifecycleSettings
     door: Door
     kept: Kept
+    catalog_moved: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 Prepare = Callable[[], Awaitable[Accept]]

@@ -19,6 +19,7 @@ from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Outcome
 from purveyor_server.rpc.admin_campaigns import CampaignMethods
 from purveyor_server.rpc.calls import current_call, current_caller
+from purveyor_server.rpc.catalogs import CatalogCalls
 from purveyor_server.rpc.convert import admin as convert
 from purveyor_server.rpc.convert import audit, quotas
 from purveyor_server.rpc.convert.binding import encode_binding
@@ -31,7 +32,7 @@ from purveyor_server.rpc.orphans import OrphanMethods
 CHUNK_BYTES = 256 * 1024
 
 
-class AdminService(CampaignMethods, OrphanMethods):  # type: ignore[misc] # as WatchOperation of BrokerService
+class AdminService(CatalogCalls, CampaignMethods, OrphanMethods):  # type: ignore[misc] # as WatchOperation of BrokerService
     """The service of operators."""
 
     def __init__(self, administration: Administration) -> None:

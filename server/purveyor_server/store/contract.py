@@ -253,15 +253,6 @@ class Page(msgspec.Struct, frozen=True):
     after: str = ""
 
 
-class CatalogVersion(msgspec.Struct, frozen=True):
-    """An applied catalog: its number (1, 2, ...), the SHA-256 of its text, its text, when."""
-
-    version: int
-    digest: str
-    body: str
-    applied_at: datetime
-
-
 class Commands(OperatorCommands, Protocol):
     """The writes."""
 
@@ -356,10 +347,6 @@ class Reads(OperatorReads, Protocol):
 
     async def plan(self, digest: str) -> PlanSnapshot | None:
         """One plan snapshot."""
-        ...
-
-    async def catalog(self) -> CatalogVersion | None:
-        """The newest applied catalog."""
         ...
 
     async def events(self, after: int, limit: int) -> tuple[Event, ...]:

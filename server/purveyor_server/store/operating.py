@@ -20,6 +20,7 @@ from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, Waiting
 from purveyor_server.domain.tokens import Token, Use
 from purveyor_server.store.campaigns import CampaignCommands, CampaignReads
+from purveyor_server.store.catalogs import CatalogCommands, CatalogReads
 from purveyor_server.store.leases import LeaseReads
 from purveyor_server.store.observing import ObservingCommands, ObservingReads
 from purveyor_server.store.sightings import SightingCommands, SightingReads
@@ -27,8 +28,8 @@ from purveyor_server.store.sightings import SightingCommands, SightingReads
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from purveyor_server.domain.model import Instance, Operation, PlanSnapshot, SealedSecret
-    from purveyor_server.store.contract import CatalogVersion, Page
+    from purveyor_server.domain.model import Instance, Operation, SealedSecret
+    from purveyor_server.store.contract import Page
 
 
 WHOLE = 2**31 - 1  # bytes; no value is longer
@@ -143,7 +144,7 @@ class AuditPage(msgspec.Struct, frozen=True):
     more: int = 0
 
 
-class OperatorCommands(CampaignCommands, ObservingCommands, SightingCommands, Protocol):
+class OperatorCommands(CatalogCommands, CampaignCommands, ObservingCommands, SightingCommands, Protocol):
     """The writes."""
 
     async def freeze(self, freeze: Freeze, record: AuditRecord) -> Freeze:
@@ -156,10 +157,6 @@ class OperatorCommands(CampaignCommands, ObservingCommands, SightingCommands, Pr
 
     async def unfreeze(self) -> int:
         """Make every operation due that a freeze held: one that is held still is let go again at once. Returns how many."""
-        ...
-
-    async def apply_catalog(self, digest: str, body: str, plans: Sequence[PlanSnapshot]) -> CatalogVersion:
-        """Store a catalog and its plan snapshots as the newest version; the same digest as the newest changes nothing."""
         ...
 
     async def note(self, *records: AuditRecord) -> None:
@@ -210,7 +207,7 @@ class OperatorCommands(CampaignCommands, ObservingCommands, SightingCommands, Pr
         ...
 
 
-class OperatorReads(CampaignReads, LeaseReads, ObservingReads, SightingReads, Protocol):
+class OperatorReads(CatalogReads, CampaignReads, LeaseReads, ObservingReads, SightingReads, Protocol):
     """The committed reads; of every tenant, for operators only."""
 
     @property

@@ -11,6 +11,7 @@ from purveyor.cli import (
     auditing,
     authoring,
     campaigning,
+    catalogs,
     changing,
     crediting,
     drifting,
@@ -91,6 +92,7 @@ def options(
     ctx.obj = Globals(address, tenant, json, context, tls, token_file)
 
 
+catalogs.add(app)
 reading.add(app)
 crediting.add(app)
 following.add(app)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Quota,
         Token,
     )
+    from purveyor.catalog_values import CatalogRefusal
 
 MIB = 1024 * 1024
 
@@ -42,6 +43,7 @@ def status(found: BrokerStatus) -> RenderableType:
                 ("store", f"{found.store_id} (opened {found.epoch} times, {found.store_bytes / MIB:.1f} MiB)"),
                 ("log", f"revisions {found.earliest_revision} to {found.head_revision}"),
                 ("catalog", f"version {found.catalog_version}"),
+                ("catalog file", _refused(found.catalog_refusal)),
                 ("backlog", f"{found.pending} running or due, {found.parked} waiting"),
                 ("waiting", ", ".join(f"{count} {name}" for name, count in found.waiting.items())),
                 ("oldest", f"{age} {found.oldest_unfinished_operation_id}" if age is not None else ""),
@@ -67,6 +69,12 @@ def status(found: BrokerStatus) -> RenderableType:
     if found.inventories:
         parts.append(inventories_table(found.inventories))
     return Group(*parts)
+
+
+def _refused(found: CatalogRefusal | None) -> str:
+    if found is None:
+        return ""
+    return f"NOT TAKEN at {when(found.refuse_time)}: {'; '.join(found.reasons)}; see `purveyor catalog diff FILE`"
 
 
 def _disk(found: BrokerStatus) -> str:

@@ -32,7 +32,6 @@ Deleted = Annotated[bool, typer.Option("--deleted", help="Tombstones too.", show
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
     for function in (
-        catalog,
         instances,
         instance,
         bindings,
@@ -43,31 +42,6 @@ def add(app: typer.Typer) -> None:
         explain,
     ):
         command(app)(function)
-
-
-async def catalog(
-    session: Session,
-    watch: Annotated[  # noqa: FBT002 - an option
-        bool,
-        typer.Option(
-            "--watch", "-w", help="Again whenever it has changed; with --json a line each.", show_default=False
-        ),
-    ] = False,
-) -> None:
-    """What can be ordered."""
-    from purveyor.cli import render  # noqa: PLC0415 - rich only where it is used
-
-    async with session.client() as client:
-        if watch:
-            async for current in client.catalogs():
-                session.say(f"catalog {current.version}")
-                if session.json:
-                    session.emit_line(current)
-                else:
-                    session.show(render.catalog(current))
-            return
-        found = await client.catalog()
-    session.emit(found, lambda: render.catalog(found))
 
 
 async def _newest(session: Session, items: AsyncIterator[Item], limit: int | None) -> list[Item]:

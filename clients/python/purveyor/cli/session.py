@@ -5,13 +5,14 @@ Guarantee: what is shown on a terminal is whole: an id, a URI or a password that
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
@@ -154,6 +155,31 @@ def command(
         function: Callable[Concatenate[Session, P], Awaitable[None]],
     ) -> Callable[Concatenate[Session, P], Awaitable[None]]:
         app.command(name or function.__name__)(_entry(function))
+        return function
+
+    return register
+
+
+def fallback(
+    app: typer.Typer,
+) -> Callable[[Callable[Concatenate[Session, P], Awaitable[None]]], Callable[Concatenate[Session, P], Awaitable[None]]]:
+    """Register an async function as what a group does without a command; the session's options before a command count for it."""
+
+    def register(
+        function: Callable[Concatenate[Session, P], Awaitable[None]],
+    ) -> Callable[Concatenate[Session, P], Awaitable[None]]:
+        entry = _entry(function)
+
+        @functools.wraps(entry)
+        def run(ctx: typer.Context, **arguments: Any) -> None:
+            if ctx.invoked_subcommand is None:
+                entry(ctx=ctx, **arguments)
+                return
+            given = ctx.find_object(Globals) or Globals()
+            own = {name: arguments[name] for name in ("address", "tenant", "context", "json") if arguments[name]}
+            ctx.obj = replace(given, **own)
+
+        app.callback(invoke_without_command=True)(run)
         return function
 
     return register

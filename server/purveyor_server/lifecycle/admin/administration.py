@@ -6,7 +6,7 @@ before it reads anything; every change leaves an audit record in its own command
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from purveyor_server.domain.tokens import Token
 from purveyor_server.lifecycle.admin import (
     auditing,
     campaigns,
+    catalogs,
     editing,
     explaining,
     failing,
@@ -49,7 +50,9 @@ from purveyor_server.lifecycle.admin.contract import (
     Verification,
 )
 from purveyor_server.lifecycle.admin.orphancases import OrphanCases
+from purveyor_server.lifecycle.catalogs import Applied
 from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome, PageOf, Repair
+from purveyor_server.store.catalogs import CatalogVersion
 from purveyor_server.store.observing import Drifted
 
 
@@ -198,6 +201,28 @@ class Administration(OrphanCases):
     ) -> AsyncIterator[campaigns.CampaignView]:
         """How far it is, as that changes."""
         return campaigns.watch(self._parts, caller, campaign_id, heartbeat)
+
+    async def validate_catalog(self, caller: Caller, text: str) -> catalogs.Validation:
+        """What is wrong with a catalog's text."""
+        return await catalogs.validate(self._parts, caller, text)
+
+    async def diff_catalog(self, caller: Caller, text: str, policies: Iterable[str]) -> catalogs.Comparison:
+        """What it would change."""
+        return await catalogs.compare(self._parts, caller, text, policies)
+
+    async def apply_catalog(
+        self, caller: Caller, text: str, policies: Iterable[str], expected: int, act: Act
+    ) -> Applied | catalogs.Comparison:
+        """Serve it from now on."""
+        return await catalogs.apply(self._parts, caller, text, policies, expected, act)
+
+    async def list_catalogs(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
+        """Which catalogs there were."""
+        return await catalogs.history(self._parts, caller, page_size, page_token)
+
+    async def catalog_version(self, caller: Caller, version: int) -> CatalogVersion:
+        """One of them with its text."""
+        return await catalogs.version(self._parts, caller, version)
 
     async def drain(self, caller: Caller, act: Act) -> None:
         """Begin to stop."""

@@ -23,6 +23,7 @@ from purveyor_server.domain.quotas import Limits, PlanKey, Quota, Quotas, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.stuck import Rule
 from purveyor_server.kit.clock import Clock
+from purveyor_server.lifecycle.catalogs import LiveCatalog, Refused
 from purveyor_server.lifecycle.contract import Caller, Outcome, Repair, Update
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.plans import PlanBook
@@ -68,6 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     stuck: int = 0  # operations that the last walk found stuck
     inventories: tuple[Inventory, ...] = ()
     sightings: dict[tuple[str, SightingState], int] = {}
+    catalog_refused: Refused | None = None  # the catalog file that is not taken
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -234,7 +236,7 @@ class AdminParts:
     """What the operators' use-cases share."""
 
     store: Store
-    catalog: Callable[[], Catalog]
+    catalogs: LiveCatalog
     backends: Backends
     levels: LogLevels
     clock: Clock
@@ -256,3 +258,8 @@ class AdminParts:
     stuck: Stuck = field(default_factory=Stuck)
     rotating: asyncio.Lock = field(default_factory=asyncio.Lock)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def catalog(self) -> Callable[[], Catalog]:
+        """The catalog as it is now."""
+        return self.catalogs

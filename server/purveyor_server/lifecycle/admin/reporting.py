@@ -45,6 +45,7 @@ async def gather(parts: AdminParts) -> Report:
         stuck=parts.stuck.now,
         inventories=await parts.store.inventories(),
         sightings=await parts.store.count_sightings(),
+        catalog_refused=parts.catalogs.refused,
     )
 
 

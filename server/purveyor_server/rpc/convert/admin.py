@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import campaign_pb2, drift_pb2, lease_pb2, remains_pb2
+from purveyor.v1 import campaign_pb2, catalog_admin_pb2, drift_pb2, lease_pb2, remains_pb2
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -23,6 +23,7 @@ from purveyor_server.lifecycle.admin.contract import (
 )
 from purveyor_server.lifecycle.admin.leasing import Expiring
 from purveyor_server.lifecycle.admin.tokens import TokenWish
+from purveyor_server.rpc.convert.catalogs import encode_refused
 from purveyor_server.rpc.convert.enums import ROLES, WAITINGS
 from purveyor_server.rpc.convert.orphans import encode_inventory
 from purveyor_server.rpc.convert.values import from_duration, to_duration, to_timestamp
@@ -60,6 +61,7 @@ Acting = (
     | drift_pb2.ObserveInstanceRequest
     | drift_pb2.PauseReconciliationRequest
     | drift_pb2.ResumeReconciliationRequest
+    | catalog_admin_pb2.ApplyCatalogRequest
 )
 _ROLES = {number: str(role) for role, number in ROLES.items()}
 
@@ -134,6 +136,7 @@ def encode_report(report: Report) -> pb.GetStatusResponse:
         stuck=report.stuck,
         remains_kept=facts.held,
         inventories=[encode_inventory(inventory) for inventory in report.inventories],
+        catalog_refusal=encode_refused(report.catalog_refused),
     )
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from purveyor_server.domain.errors import instance_not_found, operation_not_found
-from purveyor_server.domain.model import Instance, Operation, PlanSnapshot
+from purveyor_server.domain.model import Instance, Operation
 from purveyor_server.domain.quotas import Usage
 from purveyor_server.store.contract import (
     Accept,
     Advance,
     Amend,
-    CatalogVersion,
     Decision,
     Fence,
     Job,
@@ -23,14 +22,11 @@ from purveyor_server.store.contract import (
     Situation,
     Writes,
 )
-from purveyor_server.store.sqlite import quotas, rows
+from purveyor_server.store.sqlite import quotas
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.transaction import Transaction
 
 _SQL = load("commands")
-_NEWEST_CATALOG = _SQL["newest_catalog"]
-_PUT_CATALOG = _SQL["put_catalog"]
-_PUT_PLAN = _SQL["put_plan"]
 _PUT_META = _SQL["put_meta"]
 _META = _SQL["meta"]
 _NOTHING = Writes()
@@ -154,19 +150,6 @@ def job(transaction: Transaction, operation: Operation, *, with_resources: bool)
         bindings=transaction.live_bindings(operation.instance_uid),
         freezes=transaction.freezes,
     )
-
-
-def apply_catalog(transaction: Transaction, digest: str, body: str, plans: tuple[PlanSnapshot, ...]) -> CatalogVersion:
-    """Store a catalog as the newest version, unless the newest has the same digest."""
-    row = transaction.connection.execute(_NEWEST_CATALOG).fetchone()
-    newest = rows.catalog(row) if row is not None else None
-    for plan in plans:
-        transaction.execute(_PUT_PLAN, (plan.digest, rows.encode(plan)))
-    if newest is not None and newest.digest == digest:
-        return newest
-    version = CatalogVersion(newest.version + 1 if newest is not None else 1, digest, body, transaction.now)
-    transaction.execute(_PUT_CATALOG, (version.version, digest, body, transaction.now_micros))
-    return version
 
 
 def put_meta(transaction: Transaction, name: str, value: bytes) -> bytes:

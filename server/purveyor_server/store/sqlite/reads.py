@@ -19,13 +19,14 @@ from purveyor_server.domain.model import Binding, Event, Instance, Operation, Pl
 from purveyor_server.domain.quotas import PlanKey, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
-from purveyor_server.store.contract import CatalogVersion, Page, Scope
+from purveyor_server.store.contract import Page, Scope
 from purveyor_server.store.leases import Due
 from purveyor_server.store.log import CompactedError
 from purveyor_server.store.observing import Drifted
 from purveyor_server.store.operating import WHOLE, AuditLook, AuditPage, Queue, TenantUsage
 from purveyor_server.store.sqlite import auditing, leases, observing, rows
 from purveyor_server.store.sqlite.campaigns import CampaignReading
+from purveyor_server.store.sqlite.catalogs import CatalogReads
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
 from purveyor_server.store.sqlite.queries import load
 from purveyor_server.store.sqlite.readers import Readers
@@ -43,7 +44,6 @@ _OF_INSTANCE_ID = _SQL["of_instance_id"]
 _STEPS = _SQL["steps"]
 _SECRET = _SQL["secret"]
 _PLAN = _SQL["plan"]
-_CATALOG = _SQL["catalog"]
 _EVENTS = _SQL["events"]
 _META = _SQL["meta"]
 _METAS = _SQL["metas"]
@@ -75,7 +75,7 @@ def _tenants(scope: Scope) -> str | None:
     return None if scope.tenants is None else msgspec.json.encode(sorted(scope.tenants)).decode()
 
 
-class SqliteReads(CampaignReading, SightingTables):
+class SqliteReads(CatalogReads, CampaignReading, SightingTables):
     """Reads over a pool of connections."""
 
     def __init__(self, readers: Readers) -> None:
@@ -150,10 +150,6 @@ class SqliteReads(CampaignReading, SightingTables):
 
     async def plan(self, digest: str) -> PlanSnapshot | None:
         return await self._one(rows.decode_plan, _PLAN, (digest,))
-
-    async def catalog(self) -> CatalogVersion | None:
-        found = await self._readers.rows(_CATALOG)
-        return rows.catalog(found[0]) if found else None
 
     async def events(self, after: int, limit: int) -> tuple[Event, ...]:
         found = await self._readers.rows(_EVENTS, (after, limit))

@@ -27,7 +27,6 @@ from purveyor_server.domain.quotas import Quota
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import SLOT_WAITS, BindingState, Waiting
 from purveyor_server.domain.tokens import Token
-from purveyor_server.store.contract import CatalogVersion
 from purveyor_server.store.operating import Queue
 
 Row = tuple[Any, ...]
@@ -211,12 +210,6 @@ def event(row: Row) -> Event:
 def secret(row: Row) -> SealedSecret:
     """The secret of (owner, name, sealed)."""
     return SealedSecret(*row)
-
-
-def catalog(row: Row) -> CatalogVersion:
-    """The catalog of (version, digest, body, applied_at)."""
-    version, digest, body, applied_at = row
-    return CatalogVersion(version, digest, body, moment(applied_at))
 
 
 def waiting_queue(row: Row) -> Queue:

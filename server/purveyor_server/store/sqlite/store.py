@@ -26,12 +26,12 @@ from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token, Use
 from purveyor_server.kit.clock import Clock
 from purveyor_server.store.campaigns import CampaignChange
+from purveyor_server.store.catalogs import CatalogChange, CatalogVersion
 from purveyor_server.store.contract import (
     Accept,
     Advance,
     Amend,
     Backlog,
-    CatalogVersion,
     Claim,
     Claimed,
     Commit,
@@ -46,6 +46,7 @@ from purveyor_server.store.sqlite import (
     allocations,
     backup,
     campaigns,
+    catalogs,
     claims,
     commands,
     observing,
@@ -261,9 +262,11 @@ class SqliteStore(SightingWriter, SqliteReads):
             if count < limit:
                 return total
 
-    async def apply_catalog(self, digest: str, body: str, plans: Sequence[PlanSnapshot]) -> CatalogVersion:
-        kept = tuple(plans)
-        return await self._run("apply_catalog", lambda tx: commands.apply_catalog(tx, digest, body, kept))
+    async def apply_catalog(
+        self, digest: str, body: str, plans: Sequence[PlanSnapshot], change: CatalogChange | None = None
+    ) -> CatalogVersion:
+        kept, how = tuple(plans), change or CatalogChange()
+        return await self._run("apply_catalog", lambda tx: catalogs.apply(tx, digest, body, kept, how))
 
     async def put_meta(self, name: str, value: bytes) -> bytes:
         return await self._run("put_meta", lambda tx: commands.put_meta(tx, name, value))

@@ -110,15 +110,6 @@ SELECT s.body FROM operations AS o JOIN steps AS s ON s.operation_id = o.operati
 INSERT INTO events (revision, kind, tenant, instance_id, binding_id, operation_id, uid, state, at, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: newest_catalog
-SELECT version, digest, body, applied_at FROM catalogs ORDER BY version DESC LIMIT 1;
-
--- name: put_catalog
-INSERT INTO catalogs (version, digest, body, applied_at) VALUES (?, ?, ?, ?);
-
--- name: put_plan
-INSERT OR IGNORE INTO plans (digest, body) VALUES (?, ?);
-
 -- name: put_meta
 INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?);
 

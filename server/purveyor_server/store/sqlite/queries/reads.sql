@@ -54,9 +54,6 @@ SELECT owner, name, sealed FROM secrets WHERE owner = ? AND name = ?;
 -- name: plan
 SELECT body FROM plans WHERE digest = ?;
 
--- name: catalog
-SELECT version, digest, body, applied_at FROM catalogs ORDER BY version DESC LIMIT 1;
-
 -- name: events
 SELECT CAST(s.value AS INTEGER), e.revision, e.kind, e.tenant, e.instance_id, e.binding_id, e.operation_id, e.uid,
     e.state, e.at, e.body
