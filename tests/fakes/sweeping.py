@@ -10,6 +10,7 @@ from typing import Any
 
 from purveyor_server.app.levels import LogLevels
 from purveyor_server.domain.catalog import Catalog, Plan, Service
+from purveyor_server.domain.catalogchanges import Contents
 from purveyor_server.domain.model import Instance, ProviderRef
 from purveyor_server.domain.orphans import Inventory, Sighting, SightingState
 from purveyor_server.domain.policies import InventoryPolicy
@@ -18,6 +19,7 @@ from purveyor_server.kit.clock import ManualClock
 from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts, Backends
+from purveyor_server.lifecycle.catalogs import LiveCatalog
 from purveyor_server.lifecycle.contract import ITSELF
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.providers.contract import (
@@ -112,13 +114,15 @@ class Rig:
         keys = await unlock(self.store, KeyFile(self.folder / "keys"))
         plan = PLAN if self.ref is REF else Plan(id="p", name="p", description="A plan.", provider=self.ref)
         service = Service(id="s", name="s", description="A service.", plans=(plan,))
-        catalog = Catalog((service,), 1, "c1", inventories={self.ref.name: self.policy})
-        await self.store.apply_catalog("c1", "services: []", list(catalog.snapshots.values()))
         backends: Backends = self.backends
-        unused: Any = None  # no sweep orders anything
+        unused: Any = None  # no sweep orders anything, nor judges a catalog
+        snapshots = list(Catalog((service,)).snapshots.values())
+        version = await self.store.apply_catalog("c1", "services: []", snapshots)
+        catalog = LiveCatalog(self.store, unused, self.clock)
+        catalog.serve(Contents((service,), {self.ref.name: self.ref}, {self.ref.name: self.policy}), version)
         self.parts = AdminParts(
             store=self.store,
-            catalog=lambda: catalog,
+            catalogs=catalog,
             backends=backends,
             levels=LogLevels(),
             clock=self.clock,
