@@ -44,6 +44,8 @@ METHODS = {
     "WatchOperation": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "WatchEvents": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
     "WatchCatalog": ("NO_SIDE_EFFECTS", "ROLE_VIEWER"),
+    "SyncInventory": ("IDEMPOTENT", "ROLE_PLATFORM"),
+    "ClaimInstance": ("IDEMPOTENT", "ROLE_PLATFORM"),
 }
 WATCHES = {"WatchOperation", "WatchEvents", "WatchCatalog"}
 ADMIN = {
@@ -97,6 +99,7 @@ ADMIN = {
     "ApplyCatalog": "IDEMPOTENT",
     "ListCatalogs": "NO_SIDE_EFFECTS",
     "GetCatalogVersion": "NO_SIDE_EFFECTS",
+    "ListPlatformOrphans": "NO_SIDE_EFFECTS",
 }
 # CreateToken alone cannot be sent again: what its first answer showed is shown once.
 TOKENS = {"CreateToken": "", "ListTokens": "NO_SIDE_EFFECTS", "RevokeToken": "IDEMPOTENT"}
@@ -257,7 +260,7 @@ def test_only_watches_and_long_answers_are_streams(files: descriptor_pb2.FileDes
         "RebuildReport",
         "VerifyAudit",
     }
-    assert not [m.name for m in methods if m.client_streaming]
+    assert [m.name for m in methods if m.client_streaming] == ["SyncInventory"]
 
 
 def test_every_mutating_request_is_repeatable_and_testable(files: descriptor_pb2.FileDescriptorSet) -> None:

@@ -12,6 +12,7 @@ from purveyor_server.domain import freezes
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation
+from purveyor_server.domain.principal import BROKER
 from purveyor_server.domain.states import InstanceState, OperationState, Waiting
 from purveyor_server.providers.contract import Permanent
 from purveyor_server.store.operating import AuditLook
@@ -137,3 +138,14 @@ async def test_the_first_freeze_of_a_name_stays_and_each_act_leaves_a_record(tmp
             (1, "Freeze"),
         ]
         assert [r.record.number for r in (await b.store.audit((), AuditLook(2, start=2))).records] == [2, 1]
+
+
+async def test_a_freeze_of_deletes_holds_what_the_broker_gives_back_by_itself(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        await b.ended(await b.provision())
+        await freeze(b, freezes.DELETES)
+        removal = await b.deprovision(principal=BROKER.subject)
+        await frozen(b, removal)
+        assert b.world.things
+        await thaw(b, freezes.DELETES)
+        assert (await b.ended(removal)).state is OperationState.SUCCEEDED

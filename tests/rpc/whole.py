@@ -100,6 +100,7 @@ async def whole_broker(
     local: bool = True,
     factories: Mapping[str, ProviderFactory] = NO_FACTORIES,
     world: World | None = None,
+    bounds: LifecycleSettings | None = None,
 ) -> AsyncIterator[Whole]:
     """Run a broker on `folder/s`. With `work` false nothing is ever done: operations stay PENDING. Without `local` who shows
     nothing is refused. `factories` make providers of further kinds. `world` is that of a broker before."""
@@ -134,7 +135,7 @@ async def whole_broker(
         digest_key=keys.digest_key,
         token_key=keys.page_key,
         clock=clock,
-        settings=LifecycleSettings(),
+        settings=bounds or LifecycleSettings(),
         catalog_moved=catalog.moved,
     )
     identity = Authenticator(clock, tokens=StaticTokens(store), local=local)
@@ -152,6 +153,7 @@ async def whole_broker(
         started_at=clock.now(),
         running=engine.running_by_provider,
         book=use_cases.book,
+        use_case_settings=bounds or LifecycleSettings(),
         orders=use_cases,
         tokens_changed=identity.forget,
     )

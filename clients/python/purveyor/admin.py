@@ -42,6 +42,7 @@ from purveyor.connection import Limits
 from purveyor.drifting import DriftCalls
 from purveyor.errors import PurveyorError
 from purveyor.failures import from_rpc
+from purveyor.inventories import PlatformOrphanCalls
 from purveyor.opened import OpenedClient
 from purveyor.orphans import OrphanCalls
 from purveyor.pages import walk
@@ -60,7 +61,9 @@ Part = TypeVar("Part")
 REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
-class AdminClient(CatalogAdmin, CampaignCalls, RemainsCalls, OrphanCalls, DriftCalls, OpenedClient):
+class AdminClient(
+    CatalogAdmin, CampaignCalls, RemainsCalls, OrphanCalls, DriftCalls, PlatformOrphanCalls, OpenedClient
+):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 
     `address`: as for `Client`; None = PURVEYOR_ADMIN_ADDRESS, else the admin socket of `purveyor serve --dev`. `tls`,

@@ -16,6 +16,7 @@ from purveyor import addresses, decode, encode, requests
 from purveyor.catalogs import follow_catalog
 from purveyor.connection import Limits
 from purveyor.events import follow_events, question
+from purveyor.inventories import InventoryCalls
 from purveyor.lookup import Lookup
 from purveyor.opened import OpenedClient
 from purveyor.operations import OperationHandle
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     )
 
 
-class Client(OpenedClient):
+class Client(InventoryCalls, OpenedClient):
     """`async with Client("unix:/path", tenant="team-a") as client:`
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,

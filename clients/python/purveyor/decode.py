@@ -271,6 +271,7 @@ def instance(message: instance_pb2.Instance) -> Instance:
         delete_time=time_of(message.delete_time),
         pause_reason=message.reconciliation_pause.reason,
         pause_time=time_of(message.reconciliation_pause.pause_time),
+        platform_orphan_time=time_of(message.platform_orphan_time),
     )
 
 

@@ -1,6 +1,7 @@
 """The blocking classes as type checkers see them. Made by scripts/sync_stub.py; do not edit."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from purveyor.campaign_values import Campaign, CampaignItem, CampaignPlan
 from purveyor.catalog_values import AppliedCatalog, CatalogCheck, CatalogDiff, CatalogText, CatalogVersion
 from purveyor.credentials import Credentials
 from purveyor.drift_values import DriftReport
+from purveyor.inventory_values import InventoryOutcome, PlatformOrphan
 from purveyor.orphan_values import InventoryStatus, Orphan, RebuildLine
 from purveyor.places import EventPlace
 from purveyor.tls import Tls
@@ -228,6 +230,20 @@ class SyncClient:
         validate_only: bool = False,
     ) -> OperationStatus:
         """Ask an operation to stop and undo what it did. Raises FailedPreconditionError from its pivot on."""
+    def sync_inventory(
+        self,
+        instance_ids: Iterable[str],
+        *,
+        snapshot_id: str | None = None,
+        snapshot_time: datetime | None = None,
+        validate_only: bool = False,
+    ) -> InventoryOutcome:
+        """Tell which instances there still are of those that this caller has ordered; the others become platform-orphans.
+
+        `snapshot_time`: as of when (None: now); what was ordered later is not judged. Raises FailedPreconditionError
+        (INVENTORY_REFUSED) for what looks like an accident: nothing is changed then."""
+    def claim(self, instance_id: str, *, validate_only: bool = False) -> Instance:
+        """Say of a platform-orphan that it is this caller's own after all. Raises NotFoundError, FailedPreconditionError."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -464,6 +480,8 @@ class SyncAdminClient:
         """Make every part of an instance again as it was applied; data that is gone is not brought back.
 
         Raises NotFoundError, ConflictError, FailedPreconditionError."""
+    def platform_orphans(self, *, page_size: int = 0) -> BlockingIterator[PlatformOrphan]:
+        """Instances of every tenant that their platforms no longer name."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -83,6 +83,10 @@ class TokenChannel:
         """As `grpc.aio.Channel`."""
         return self._adding(self._channel.unary_stream(*arguments, **named))
 
+    def stream_unary(self, *arguments: Any, **named: Any) -> Callable[..., Any]:
+        """As `grpc.aio.Channel`."""
+        return self._adding(self._channel.stream_unary(*arguments, **named))
+
     def _adding(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, **named: Any) -> Any:
             return method(request, metadata=self._token.metadata(), **named)

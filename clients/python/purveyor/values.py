@@ -250,6 +250,7 @@ class Instance:
     delete_time: datetime | None = None
     pause_reason: str = ""
     pause_time: datetime | None = None
+    platform_orphan_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

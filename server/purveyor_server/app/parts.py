@@ -87,6 +87,7 @@ def lifecycle_settings(settings: Settings) -> LifecycleSettings:
         quotas=settings.tenant_quotas,
         max_overlap=settings.reconcile.max_overlap,
         max_predecessors=settings.reconcile.max_predecessors,
+        platforms=settings.reconcile.platforms,
     )
 
 
@@ -260,6 +261,7 @@ class Broker:
             started_at=self._clock.now(),
             running=engine.running_by_provider,
             book=use_cases.book,
+            use_case_settings=lifecycle_settings(self.settings),
             orders=use_cases,
             tokens_changed=identity.judge.forget,
             quotas=self.settings.tenant_quotas,

@@ -19,6 +19,7 @@ from purveyor_server.reconcile.drift import DriftLoop
 from purveyor_server.reconcile.inventory import InventoryLoop
 from purveyor_server.reconcile.leases import ExpiryLoop, RevocationLoop, RotationLoop
 from purveyor_server.reconcile.loop import Loop, keep_going
+from purveyor_server.reconcile.platforms import PlatformLoop
 from purveyor_server.reconcile.stuck import StuckLoop
 from purveyor_server.store.contract import Store
 
@@ -42,6 +43,7 @@ def loops(parts: LoopParts) -> tuple[Loop, ...]:
         *_of_leases(parts),
         CampaignLoop(parts.store, parts.use_cases.update, parts.catalog, parts.clock, every.campaigns.total_seconds()),
         DriftLoop(parts.admin, every.drift_page),
+        PlatformLoop(parts.store, parts.use_cases, every.platforms, every.platform_every.total_seconds()),
         StuckLoop(parts.admin, every.stuck.total_seconds(), every.stuck_bounds),
         InventoryLoop(Administration(parts.admin), parts.store, parts.clock),
     )

@@ -18,6 +18,7 @@ from purveyor_server.config.identity import IdentitySettings
 from purveyor_server.config.listening import AdminSettings, FilePath, ListenSettings, Section
 from purveyor_server.config.values import Duration, Size, TenantName, absent
 from purveyor_server.domain.drift import Pace
+from purveyor_server.domain.platforms import OrphanPolicy, PlatformRules
 from purveyor_server.domain.quotas import MOST, MOST_PER_INSTANCE, UNLIMITED, Limits, Quotas, Standard
 from purveyor_server.domain.stuck import Bounds
 from purveyor_server.engine.settings import EngineSettings
@@ -29,6 +30,7 @@ from purveyor_server.watch.settings import WatchSettings
 S = TypeVar("S", bound=msgspec.Struct)
 _ENGINE, _SQLITE, _FACADE, _WATCH, _PACE = EngineSettings(), SqliteSettings(), FacadeSettings(), WatchSettings(), Pace()
 _BOUNDS = Bounds()
+_PLATFORMS = PlatformRules()
 MIN_LEASE = timedelta(seconds=3)
 MIB = 1024 * 1024
 # An operation is kept at least this long after its end: clients may ask for its outcome that late.
@@ -215,6 +217,16 @@ class ReconcileSection(Section):
     stuck_margin: Duration = _BOUNDS.margin
     stuck_held: Duration = _BOUNDS.held
     stuck_leased: Duration = _BOUNDS.leased
+    platform_orphans: OrphanPolicy = _PLATFORMS.policy
+    platform_grace: Duration = _PLATFORMS.grace
+    platform_every: Duration = timedelta(minutes=10)
+    platform_cap: Count = _PLATFORMS.cap
+    platform_claims: Annotated[int, Field(ge=0, le=1000)] = _PLATFORMS.claims
+    platform_brake_percent: Annotated[float, Field(ge=0, le=100)] = _PLATFORMS.brake_percent
+    platform_brake_count: Annotated[int, Field(ge=0, le=10_000)] = _PLATFORMS.brake_count
+    inventory_ids: Annotated[int, Field(ge=1, le=1_000_000)] = _PLATFORMS.max_ids
+    inventory_pause: Duration = _PLATFORMS.pause
+    inventory_longest: Duration = _PLATFORMS.longest
 
     @property
     def pace(self) -> Pace:
@@ -225,6 +237,21 @@ class ReconcileSection(Section):
     def stuck_bounds(self) -> Bounds:
         """How long past its deadline an operation is given."""
         return Bounds(self.stuck_margin, self.stuck_held, self.stuck_leased)
+
+    @property
+    def platforms(self) -> PlatformRules:
+        """Of inventories of platforms."""
+        return PlatformRules(
+            policy=self.platform_orphans,
+            grace=self.platform_grace,
+            cap=self.platform_cap,
+            brake_percent=self.platform_brake_percent,
+            brake_count=self.platform_brake_count,
+            claims=self.platform_claims,
+            max_ids=self.inventory_ids,
+            pause=self.inventory_pause,
+            longest=self.inventory_longest,
+        )
 
 
 class QuotaSection(Section):

@@ -61,7 +61,8 @@ def holding(freezes: Iterable[Freeze], operation: Operation, make: Make) -> Free
 
 def _holds(freeze: Freeze, operation: Operation, make: Make) -> bool:
     if freeze.name == DELETES:
-        by_itself = operation.verb is Verb.CLEANUP or operation.state is OperationState.ROLLING_BACK
+        given_up = operation.verb is Verb.DEPROVISION and operation.principal == BROKER.subject
+        by_itself = operation.verb is Verb.CLEANUP or operation.state is OperationState.ROLLING_BACK or given_up
         return by_itself and make is Make.ABSENT
     if freeze.name == ROTATION:
         return operation.succession is not None and operation.principal == BROKER.subject and make is Make.ENSURE

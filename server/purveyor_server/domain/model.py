@@ -120,6 +120,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     deletion_protected: bool = False
     adopted: bool = False
     reconcile_paused: Pause | None = None
+    owner: str = ""  # the platform (a principal) that ordered it; empty when none did
+    platform_orphan_since: datetime | None = None  # since when its platform does not name it
+    claims: int = 0  # how often the platform said "mine" since it last named it
     digest: str = ""  # HMAC of the create request as sent (hex)
     context: dict[str, Json] = {}
     originating_identity: Identity | None = None

@@ -10,9 +10,11 @@ from functools import partial
 
 import msgspec
 
+from purveyor_server.domain.automation import why_kept
 from purveyor_server.domain.conflicts import Ask, Ruling, blocks_deprovision, row_of, rule
 from purveyor_server.domain.model import Binding, Instance, Operation, Settings
 from purveyor_server.domain.names import check_id
+from purveyor_server.domain.principal import Means
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, InstanceState, Verb
 from purveyor_server.kit.ids import new_id
@@ -23,7 +25,7 @@ from purveyor_server.lifecycle.making import Order, begin, stop
 from purveyor_server.lifecycle.plans import KnownPlan, PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
-from purveyor_server.lifecycle.refusals import deletion_protected, refusal
+from purveyor_server.lifecycle.refusals import deletion_protected, left_alone, refusal
 from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
 from purveyor_server.lifecycle.unbind import remove_binding
 from purveyor_server.store.contract import Accept, Decision, Situation, Writes
@@ -38,6 +40,7 @@ class DeprovisionAsk(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     book: PlanBook
     settings: LifecycleSettings
+    by_itself: bool = False  # a loop asks, not a caller
 
 
 async def deprovision(parts: Parts, caller: Caller, request: Deprovision) -> Outcome:
@@ -54,7 +57,8 @@ async def deprovision(parts: Parts, caller: Caller, request: Deprovision) -> Out
         principal=caller.subject,
         request=request_key(parts, caller, Action.DEPROVISION, request),
     )
-    ask = DeprovisionAsk(request=request, order=order, book=parts.book, settings=parts.settings)
+    by_itself = caller.principal.means is Means.ITSELF
+    ask = DeprovisionAsk(request=request, order=order, book=parts.book, settings=parts.settings, by_itself=by_itself)
     command = Accept(
         scope=scope,
         tenant=request.tenant,
@@ -92,6 +96,8 @@ def decide_deprovision(situation: Situation, ask: DeprovisionAsk) -> Decision:
         return Decision(operation=_running(situation), instance=instance, replayed=True)
     if instance.deletion_protected:
         raise deletion_protected(request.instance_id)
+    if ask.by_itself and (why := why_kept(instance)):
+        raise left_alone(request.instance_id, why)
     if ruling not in NEW:
         blocking = tuple(b for b in situation.bindings if blocks_deprovision(b, situation.operations))
         seen = msgspec.structs.replace(situation, bindings=blocking)

@@ -105,6 +105,9 @@ class Action(StrEnum):
     APPLY_CATALOG = "ApplyCatalog"
     LIST_CATALOGS = "ListCatalogs"
     GET_CATALOG_VERSION = "GetCatalogVersion"
+    SYNC_INVENTORY = "SyncInventory"
+    CLAIM_INSTANCE = "ClaimInstance"
+    LIST_PLATFORM_ORPHANS = "ListPlatformOrphans"
 
 
 WRITES = frozenset(
@@ -117,6 +120,8 @@ WRITES = frozenset(
         Action.RENEW_BINDING,
         Action.ROTATE_BINDING,
         Action.CANCEL_OPERATION,
+        Action.SYNC_INVENTORY,
+        Action.CLAIM_INSTANCE,
     }
 )
 # What asks for new work; removals are let in however late the broker is.
@@ -172,6 +177,7 @@ OPERATOR_ACTIONS = frozenset(
         Action.APPLY_CATALOG,
         Action.LIST_CATALOGS,
         Action.GET_CATALOG_VERSION,
+        Action.LIST_PLATFORM_ORPHANS,
     }
 )
 # Who may do, and have, what is decided by those of another role. Operators are among those whom the audit records tell of,
@@ -196,6 +202,7 @@ ROLES: Mapping[Action, frozenset[str]] = {
 } | {
     Action.GET_CREDENTIALS: frozenset({Role.CREDENTIALS_READER, Role.CONSUMER}),
     **dict.fromkeys(ADMIN_ACTIONS, frozenset({Role.ADMIN})),
+    **dict.fromkeys((Action.SYNC_INVENTORY, Action.CLAIM_INSTANCE), frozenset({Role.PLATFORM})),
 }
 
 

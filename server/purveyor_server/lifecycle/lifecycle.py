@@ -15,7 +15,7 @@ from datetime import timedelta
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.model import Binding, Instance, Json, Operation
 from purveyor_server.kit.clock import Clock
-from purveyor_server.lifecycle import events, operations, reads
+from purveyor_server.lifecycle import events, inventories, operations, reads
 from purveyor_server.lifecycle.bind import bind
 from purveyor_server.lifecycle.contract import (
     ZERO,
@@ -39,6 +39,7 @@ from purveyor_server.lifecycle.credentials import get_credentials
 from purveyor_server.lifecycle.deprovision import deprovision
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.expire import Lapse, expire
+from purveyor_server.lifecycle.inventories import Part, Taken
 from purveyor_server.lifecycle.kept import Kept
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
@@ -151,6 +152,18 @@ class Lifecycle:
     async def expire(self, lapse: Lapse) -> Outcome:
         """End a binding whose time is over; for the broker's own loop. Empty when there is nothing to do."""
         return await expire(self._parts, lapse)
+
+    async def sync_inventory(self, caller: Caller, stream: AsyncIterator[Part]) -> Taken:
+        """Take in what a platform still has; what it ordered and does not name becomes a platform-orphan."""
+        return await inventories.sync_inventory(self._parts, caller, stream)
+
+    async def claim_instance(
+        self, caller: Caller, tenant: str, instance_id: str, request_id: str = "", *, validate_only: bool = False
+    ) -> tuple[Instance, int]:
+        """A platform says of one instance that it is its own; the instance, and how often it may say so again."""
+        return await inventories.claim_instance(
+            self._parts, caller, tenant, instance_id, request_id, validate_only=validate_only
+        )
 
     async def get_instance(
         self, caller: Caller, tenant: str, instance_id: str, *, show_deleted: bool = False

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from purveyor_server.domain.model import ProviderRef
+from purveyor_server.domain.platforms import PlatformRules
 from purveyor_server.domain.quotas import Quotas
 from purveyor_server.providers.contract import Ability, Work
 
@@ -61,3 +62,4 @@ class LifecycleSettings(msgspec.Struct, frozen=True):
     max_kept: int = 32 * 1024 * 1024  # bytes of encoded answers that are kept
     shortest_heartbeat: float = 1.0  # seconds
     quotas: Quotas = Quotas()
+    platforms: PlatformRules = PlatformRules()

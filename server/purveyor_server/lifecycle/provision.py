@@ -15,6 +15,7 @@ from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason
 from purveyor_server.domain.model import Instance, MaintenanceInfo, PlanSnapshot, Settings
 from purveyor_server.domain.parameters import for_create
+from purveyor_server.domain.principal import Role
 from purveyor_server.domain.quotas import PlanKey, check_new_instance
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, Verb
@@ -39,6 +40,7 @@ class ProvisionAsk(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     uid: str
     digest: str
+    owner: str = ""  # the platform that asks
     settings: LifecycleSettings
     plan: KnownPlan | None = None
     wanted: Settings | None = None
@@ -86,7 +88,8 @@ def _ask(parts: Parts, caller: Caller, request: Provision) -> ProvisionAsk:
         request=key,
     )
     digest = keyed_digest(parts.digest_key, "provision", request.body)
-    ask = ProvisionAsk(request=request, order=order, uid=new_id(), digest=digest, settings=parts.settings)
+    owner = caller.subject if Role.PLATFORM in caller.roles_in(request.tenant) else ""
+    ask = ProvisionAsk(request=request, order=order, uid=new_id(), digest=digest, owner=owner, settings=parts.settings)
     try:
         offer = parts.catalog().seen_by(request.tenant).offer(request.service_id, request.plan_id)
         check_maintenance(request.maintenance_info, offer.plan.id, offer.plan.maintenance_info)
@@ -163,6 +166,7 @@ def _accepted(situation: Situation, ask: ProvisionAsk, failed: Instance | None) 
         context=request.context,
         originating_identity=request.originating_identity,
         labels=request.labels,
+        owner=ask.owner,
         last_operation=operation.operation_id,
         version=1,
         created_at=now,

@@ -151,6 +151,18 @@ def deletion_protected(instance_id: str) -> PurveyorError:
     )
 
 
+def left_alone(instance_id: str, why: str) -> PurveyorError:
+    """FAILED_PRECONDITION for what the broker does by itself to an instance that is to be left alone."""
+    text = f"the broker does not touch the instance {instance_id!r} by itself: {why}"
+    return PurveyorError(
+        Reason.WRONG_STATE,
+        text,
+        metadata={"instance_id": instance_id},
+        resource=Resource("instance", instance_id),
+        preconditions=(Precondition("AUTOMATION", f"instance/{instance_id}", text),),
+    )
+
+
 def check_capacity(backlog: Backlog, settings: LifecycleSettings) -> None:
     """Raise TOO_MANY_OPERATIONS when there is no room for one more; removals are never asked."""
     for scope, count, limit in (

@@ -182,6 +182,7 @@ class _Gauges:
             "audit_verified_timestamp_seconds", "When a verification last found no fault; 0 for never."
         )
         self.drift = gauge("drift", "Instances whose backend is not what the record says, or cannot be asked.", "drift")
+        self.stranded = gauge("platform_orphans", "Instances that their platform no longer names.")
         self.store = gauge("store_bytes", "Size of the store's files.")
         self.free = gauge("disk_free_bytes", "Free on the store's disk.")
         self.low_water = gauge("disk_low_water_bytes", "Below so many free bytes nothing new is accepted.")
@@ -201,6 +202,7 @@ class _Gauges:
             self.circuit.labels(provider.ref.name).set(provider.health is Health.CIRCUIT_OPEN)
         for drift, count in facts.drift.items():
             self.drift.labels(drift).set(count)
+        self.stranded.set(facts.platform_orphans)
         for freeze in report.freezes:
             self.frozen.labels(freeze.name).set(1)
         self._fill_inventories(report)

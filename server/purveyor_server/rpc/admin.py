@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import drift_pb2, lease_pb2, remains_pb2
+from purveyor.v1 import drift_pb2, inventory_pb2, lease_pb2, remains_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Outcome
@@ -25,6 +25,7 @@ from purveyor_server.rpc.convert import audit, quotas
 from purveyor_server.rpc.convert.binding import encode_binding
 from purveyor_server.rpc.convert.drift import decode_repair, encode_drifted
 from purveyor_server.rpc.convert.instance import encode_instance
+from purveyor_server.rpc.convert.inventory import encode_stranded
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.convert.values import to_timestamp
 from purveyor_server.rpc.orphans import OrphanMethods
@@ -253,6 +254,13 @@ class AdminService(CatalogCalls, CampaignMethods, OrphanMethods):  # type: ignor
     ) -> drift_pb2.RepairInstanceResponse:
         outcome = await self._admin.repair(current_caller(), decode_repair(request))
         return drift_pb2.RepairInstanceResponse(**_outcome(outcome))
+
+    async def ListPlatformOrphans(
+        self, request: inventory_pb2.ListPlatformOrphansRequest, context: Any
+    ) -> inventory_pb2.ListPlatformOrphansResponse:
+        page = await self._admin.list_platform_orphans(current_caller(), request.page_size, request.page_token)
+        found = [encode_stranded(one) for one in page.items]
+        return inventory_pb2.ListPlatformOrphansResponse(orphans=found, next_page_token=page.next_page_token)
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

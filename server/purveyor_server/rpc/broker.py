@@ -7,7 +7,7 @@ Guarantee: no rule of the business lives here; whatever a use-case raises goes t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from msgspec.structs import replace
 
 from purveyor.v1 import broker_service_pb2 as pb
-from purveyor.v1 import broker_service_pb2_grpc, operation_pb2
+from purveyor.v1 import broker_service_pb2_grpc, inventory_pb2, operation_pb2
 from purveyor_server.domain.model import Binding, Instance, Operation
 from purveyor_server.domain.names import check_tenant
 from purveyor_server.domain.principal import Role
@@ -27,6 +27,7 @@ from purveyor_server.rpc.convert.binding import encode_binding, encode_credentia
 from purveyor_server.rpc.convert.catalog import encode_catalog
 from purveyor_server.rpc.convert.event import assemble
 from purveyor_server.rpc.convert.instance import encode_instance
+from purveyor_server.rpc.convert.inventory import decode_parts, encode_taken
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.interceptors.messages import too_large
 from purveyor_server.rpc.settings import RpcSettings
@@ -191,6 +192,24 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
             async for catalog in newest:
                 encoded = None if catalog is None else encode_catalog(catalog)
                 await call.write(self._bounded(pb.WatchCatalogResponse(catalog=encoded)))
+
+    async def SyncInventory(
+        self, request: AsyncIterator[inventory_pb2.SyncInventoryRequest], context: Any
+    ) -> inventory_pb2.SyncInventoryResponse:
+        async with aclosing(decode_parts(request)) as parts:
+            return encode_taken(await self._use_cases.sync_inventory(current_caller(), parts))
+
+    async def ClaimInstance(
+        self, request: inventory_pb2.ClaimInstanceRequest, context: Any
+    ) -> inventory_pb2.ClaimInstanceResponse:
+        instance, left = await self._use_cases.claim_instance(
+            current_caller(),
+            request.tenant,
+            request.instance_id,
+            request.request_id,
+            validate_only=request.validate_only,
+        )
+        return inventory_pb2.ClaimInstanceResponse(instance=encode_instance(instance), claims_left=left)
 
     def _interval(self, request: Message) -> timedelta:
         """The heartbeat interval that is asked for, within its bounds."""

@@ -119,6 +119,9 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/ApplyCatalog": Kind.WRITE,
     "/purveyor.v1.AdminService/ListCatalogs": Kind.READ,
     "/purveyor.v1.AdminService/GetCatalogVersion": Kind.READ,
+    "/purveyor.v1.AdminService/ListPlatformOrphans": Kind.READ,
+    "/purveyor.v1.BrokerService/SyncInventory": Kind.STREAM,
+    "/purveyor.v1.BrokerService/ClaimInstance": Kind.WRITE,
 }
 
 

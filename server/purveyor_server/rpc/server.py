@@ -206,7 +206,7 @@ class RpcServer:
         if method is None:
             method = infra_method(full_name, self.settings, streaming=bool(handler.response_streaming))
         decode = handler.request_deserializer
-        if decode is not None and not handler.request_streaming:
+        if decode is not None and not (handler.request_streaming and method.infra):
             decode = messages.bounded(decode, self.settings.request_bytes)
         return wrap(handler, method, arounds, self.settings.write_seconds, decode)
 

@@ -25,6 +25,7 @@ from purveyor_server.lifecycle.contract import (
     Unbind,
     Update,
 )
+from purveyor_server.lifecycle.inventories import Part, Taken
 
 
 class UseCases(Protocol):
@@ -49,6 +50,10 @@ class UseCases(Protocol):
         show_deleted: bool = False,
     ) -> bytes: ...
     async def list_instances(self, caller: Caller, listing: Listing) -> PageOf: ...
+    async def sync_inventory(self, caller: Caller, stream: AsyncIterator[Part]) -> Taken: ...
+    async def claim_instance(
+        self, caller: Caller, tenant: str, instance_id: str, request_id: str = "", *, validate_only: bool = False
+    ) -> tuple[Instance, int]: ...
     async def get_binding(
         self, caller: Caller, tenant: str, instance_id: str, binding_id: str, *, show_deleted: bool = False
     ) -> Binding: ...

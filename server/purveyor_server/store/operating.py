@@ -23,6 +23,7 @@ from purveyor_server.store.campaigns import CampaignCommands, CampaignReads
 from purveyor_server.store.catalogs import CatalogCommands, CatalogReads
 from purveyor_server.store.leases import LeaseReads
 from purveyor_server.store.observing import ObservingCommands, ObservingReads
+from purveyor_server.store.platforms import PlatformCommands, PlatformReads
 from purveyor_server.store.sightings import SightingCommands, SightingReads
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Facts(msgspec.Struct, frozen=True):
     low_water_bytes: int
     drift: Mapping[str, int] = {}  # instances by drift, without those IN_SYNC
     held: int = 0  # failed operations whose remains are kept for an operator
+    platform_orphans: int = 0
 
     @property
     def pending(self) -> int:
@@ -144,7 +146,9 @@ class AuditPage(msgspec.Struct, frozen=True):
     more: int = 0
 
 
-class OperatorCommands(CatalogCommands, CampaignCommands, ObservingCommands, SightingCommands, Protocol):
+class OperatorCommands(
+    CatalogCommands, CampaignCommands, ObservingCommands, PlatformCommands, SightingCommands, Protocol
+):
     """The writes."""
 
     async def freeze(self, freeze: Freeze, record: AuditRecord) -> Freeze:
@@ -207,7 +211,7 @@ class OperatorCommands(CatalogCommands, CampaignCommands, ObservingCommands, Sig
         ...
 
 
-class OperatorReads(CatalogReads, CampaignReads, LeaseReads, ObservingReads, SightingReads, Protocol):
+class OperatorReads(CatalogReads, CampaignReads, LeaseReads, ObservingReads, PlatformReads, SightingReads, Protocol):
     """The committed reads; of every tenant, for operators only."""
 
     @property

@@ -17,6 +17,7 @@ from purveyor.cli import (
     drifting,
     failing,
     following,
+    inventories,
     keys,
     operating,
     orphaning,
@@ -100,6 +101,7 @@ changing.add(app)
 operating.add(app)
 orphaning.add(app)
 drifting.add(app)
+inventories.add(app)
 failing.add(app)
 keys.add(app)
 quotas.add(app)

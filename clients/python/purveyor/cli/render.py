@@ -110,6 +110,10 @@ def instance(found: Instance) -> Table:
             ("labels", ", ".join(f"{name}={value}" for name, value in found.labels.items())),
             ("protected", "yes" if found.deletion_protected else ""),
             ("drift", found.drift),
+            (
+                "unknown to its platform",
+                f"since {when(found.platform_orphan_time)}" if found.platform_orphan_time else "",
+            ),
             ("left alone", f"{found.pause_reason} (since {when(found.pause_time)})" if found.pause_reason else ""),
             ("endpoints", ", ".join(f"{item.host}:{','.join(item.ports)}" for item in found.endpoints)),
             ("left behind", ", ".join(found.cleanup_required)),

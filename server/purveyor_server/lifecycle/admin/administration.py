@@ -31,6 +31,7 @@ from purveyor_server.lifecycle.admin import (
     quotas,
     reporting,
     saving,
+    stranding,
     tokens,
 )
 from purveyor_server.lifecycle.admin.contract import (
@@ -247,3 +248,7 @@ class Administration(OrphanCases):
     async def repair(self, caller: Caller, request: Repair) -> Outcome:
         """Make every piece of an instance again."""
         return await self._parts.orders.repair(caller, request)
+
+    async def list_platform_orphans(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
+        """What platforms no longer name."""
+        return await stranding.list_platform_orphans(self._parts, caller, page_size, page_token)

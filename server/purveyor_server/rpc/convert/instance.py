@@ -54,6 +54,7 @@ def encode_instance(instance: Instance, last: operation_pb2.Operation | None = N
         update_time=to_timestamp(instance.updated_at),
         delete_time=to_timestamp(instance.deleted_at),
         reconciliation_pause=encode_pause(instance.reconcile_paused),
+        platform_orphan_time=to_timestamp(instance.platform_orphan_since),
     )
     if instance.context:
         fill_struct(message.context, instance.context)

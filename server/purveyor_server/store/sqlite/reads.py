@@ -6,7 +6,7 @@ Guarantee: every query carries the caller's scope; a row outside it is as if it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ from purveyor_server.domain.drift import Observation
 from purveyor_server.domain.filters import Comparator, Filter
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Binding, Event, Instance, Operation, PlanSnapshot, SealedSecret, Step
+from purveyor_server.domain.platforms import InventoryReport, Placed
 from purveyor_server.domain.quotas import PlanKey, Used
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token
@@ -24,7 +25,8 @@ from purveyor_server.store.leases import Due
 from purveyor_server.store.log import CompactedError
 from purveyor_server.store.observing import Drifted
 from purveyor_server.store.operating import WHOLE, AuditLook, AuditPage, Queue, TenantUsage
-from purveyor_server.store.sqlite import auditing, leases, observing, rows
+from purveyor_server.store.platforms import PlatformOrphan
+from purveyor_server.store.sqlite import auditing, leases, observing, platforms, rows
 from purveyor_server.store.sqlite.campaigns import CampaignReading
 from purveyor_server.store.sqlite.catalogs import CatalogReads
 from purveyor_server.store.sqlite.filters import BINDING_COLUMNS, INSTANCE_COLUMNS, OPERATION_COLUMNS, conditions
@@ -234,6 +236,22 @@ class SqliteReads(CatalogReads, CampaignReading, SightingTables):
 
     async def drift_counts(self) -> dict[str, int]:
         return dict(await self._readers.rows(observing.SQL["drift_counts"]))
+
+    async def placed(self, tenant: str, owner: str, page: Page) -> tuple[Placed, ...]:
+        return platforms.placed(
+            await self._readers.rows(platforms.SQL["placed"], (tenant, owner, page.after, page.limit))
+        )
+
+    async def last_inventory(self, tenant: str, owner: str) -> InventoryReport | None:
+        return await self._one(platforms.decode, platforms.SQL["last_inventory"], (tenant, owner))
+
+    async def platform_orphans(self, page: Page, grace: timedelta | None = None) -> tuple[PlatformOrphan, ...]:
+        least = None if grace is None else grace // timedelta(microseconds=1)
+        keys = (page.after, least, page.limit)
+        return platforms.orphans(await self._readers.rows(platforms.SQL["platform_orphans"], keys))
+
+    async def platform_orphan_count(self) -> int:
+        return int((await self._readers.rows(platforms.SQL["platform_orphan_count"]))[0][0])
 
     async def known_uids(self, uids: Sequence[str]) -> dict[str, str]:
         names = msgspec.json.encode(list(uids)).decode()

@@ -93,6 +93,9 @@ def instance_row(record: Instance, body: bytes) -> Row:
         body,
         counted.service_id,
         counted.plan_id,
+        record.owner,
+        since := _maybe(record.platform_orphan_since),
+        since,
     )
 
 

@@ -21,6 +21,7 @@ from purveyor_server.domain.campaigns import Campaign
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Operation, PlanSnapshot
+from purveyor_server.domain.platforms import InventoryReport, Verdict
 from purveyor_server.domain.quotas import PlanKey, Quota
 from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.tokens import Token, Use
@@ -51,6 +52,7 @@ from purveyor_server.store.sqlite import (
     commands,
     observing,
     operators,
+    platforms,
     quotas,
     resealing,
     tokens,
@@ -250,6 +252,9 @@ class SqliteStore(SightingWriter, SqliteReads):
     async def change_campaign(self, change: CampaignChange) -> Campaign:
         return await self._run("change_campaign", lambda tx: campaigns.change(tx, change))
 
+    async def take_inventory(self, verdict: Verdict, record: AuditRecord) -> InventoryReport:
+        return await self._run("take_inventory", lambda tx: platforms.take_inventory(tx, verdict, record))
+
     async def finish_recovery(self, record: AuditRecord) -> Recovery | None:
         return await self._run("finish_recovery", lambda tx: operators.finish_recovery(tx, record))
 
@@ -309,6 +314,7 @@ class SqliteStore(SightingWriter, SqliteReads):
             low_water_bytes=self._settings.low_water_bytes,
             drift=await self.drift_counts(),
             held=await self.held(),
+            platform_orphans=await self.platform_orphan_count(),
         )
 
     async def backup(self, target: Path) -> Copied:

@@ -47,12 +47,14 @@ SELECT body FROM plans WHERE digest = ?;
 -- What was worked on is looked at again soon.
 -- name: put_instance
 INSERT INTO instances (uid, tenant, instance_id, state, service_id, plan_id, last_operation,
-    created_at, updated_at, deleted_at, body, counted_service, counted_plan)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, updated_at, deleted_at, body, counted_service, counted_plan, owner, orphan_since, orphan_seen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (uid) DO UPDATE SET state = excluded.state, service_id = excluded.service_id,
     plan_id = excluded.plan_id, last_operation = excluded.last_operation, updated_at = excluded.updated_at,
     deleted_at = excluded.deleted_at, body = excluded.body, counted_service = excluded.counted_service,
-    counted_plan = excluded.counted_plan,
+    counted_plan = excluded.counted_plan, orphan_since = excluded.orphan_since,
+    orphan_seen = CASE WHEN instances.orphan_since IS excluded.orphan_since THEN instances.orphan_seen
+        ELSE excluded.orphan_since END,
     look_at = CASE WHEN instances.state = excluded.state THEN instances.look_at ELSE 0 END;
 
 -- name: put_binding
