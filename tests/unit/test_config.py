@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from purveyor_server.app.bounds import lifecycle_settings, rpc_settings
 from purveyor_server.app.checks import read_catalog
-from purveyor_server.app.parts import lifecycle_settings, rpc_settings
 from purveyor_server.config.listening import ListenSettings
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.settings import Settings

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from purveyor_server.app.bounds import lifecycle_settings, rpc_settings
 from purveyor_server.app.catalogs import CatalogFileWatch, CatalogJudge, first_catalog, name_of
 from purveyor_server.app.folders import ADMIN_ENDPOINT, note_endpoint, prepare_data_dir, scratch_dir
 from purveyor_server.app.identity import Identity, check_identity, warn_of_loopback
@@ -28,7 +29,7 @@ from purveyor_server.app.reconciling import LoopParts, loops, start_loops
 from purveyor_server.app.refusals import Exit, StartRefusedError
 from purveyor_server.app.upkeep import ProviderWatch, check_counters, keep_retention, tell_anchor
 from purveyor_server.config.problems import ConfigError
-from purveyor_server.config.settings import Settings, over
+from purveyor_server.config.settings import Settings
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.engine.engine import Engine
 from purveyor_server.kit.clock import Clock, SystemClock
@@ -41,11 +42,10 @@ from purveyor_server.lifecycle.catalogs import LiveCatalog
 from purveyor_server.lifecycle.denials import Denials
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.lifecycle import Lifecycle
-from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.providers.contract import ProviderFactory
 from purveyor_server.providers.inspection import Inspector
 from purveyor_server.providers.registry import InstalledFactories, ProviderRegistry
-from purveyor_server.rpc import ListenError, RpcServer, RpcSettings, admin_service, broker_service
+from purveyor_server.rpc import ListenError, RpcServer, admin_service, broker_service
 from purveyor_server.rpc.convert.event import encode_event
 from purveyor_server.security.keyring import Keyring, unlock
 from purveyor_server.security.keytext import KeyFileError
@@ -58,37 +58,6 @@ from purveyor_server.watch.operations import OperationHub
 _log = structlog.get_logger(__name__)
 ADMIN_DRAIN = timedelta(seconds=2)
 STOP_MARGIN = timedelta(seconds=15)  # on top of a part's own grace, before the next part is stopped all the same
-
-
-def rpc_settings(settings: Settings) -> RpcSettings:
-    """Limits and times as the gRPC face takes them."""
-    elsewhere = {"max_pending", "max_parked", "max_lag", "max_late"}
-    given = {name: value for name, value in settings.limits if name not in elsewhere}
-    for name, field in (
-        ("call_timeout", "call_seconds"),
-        ("max_wait", "wait_seconds"),
-        ("write_timeout", "write_seconds"),
-        ("heartbeat", "heartbeat_seconds"),
-    ):
-        given[field] = given.pop(name)
-    identity = settings.identity
-    given |= {"reflection": settings.listen.reflection, "reflection_open": identity.reflection == "open"}
-    return over(RpcSettings(), given | {"recheck_seconds": identity.recheck})
-
-
-def lifecycle_settings(settings: Settings) -> LifecycleSettings:
-    """Bounds as the use-cases take them."""
-    limits = settings.limits
-    return LifecycleSettings(
-        max_wait=limits.max_wait,
-        max_pending=limits.max_pending,
-        max_parked=limits.max_parked,
-        max_lag=limits.max_lag.total_seconds(),
-        quotas=settings.tenant_quotas,
-        max_overlap=settings.reconcile.max_overlap,
-        max_predecessors=settings.reconcile.max_predecessors,
-        platforms=settings.reconcile.platforms,
-    )
 
 
 class Broker:
