@@ -35,7 +35,20 @@ from purveyor_server.providers.postgresql.sessions import LEFT, Session, Session
 from purveyor_server.providers.postgresql.sql import literal
 
 # Every name under which a piece locks: test_custody holds it against the pieces.
-LOCKED = ("group", "database", "schema", "extensions", "common_database", "own_schema", "login", "adopted", "taken")
+LOCKED = (
+    "group",
+    "database",
+    "schema",
+    "extensions",
+    "common_database",
+    "own_schema",
+    "login",
+    "adopted",
+    "taken",
+    "standstill",
+    "logins",
+    "verified",
+)
 POLL_SECONDS = 0.01
 MARKERS = {
     "database": "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {name}",
@@ -44,10 +57,11 @@ MARKERS = {
 }
 TAKE_ALL = "SELECT count(*) FILTER (WHERE NOT pg_try_advisory_lock(key)) FROM unnest($1::bigint[]) key"
 LEFT_OF_ANY = LEFT.replace("= $1", "= ANY($1::text[])")
-SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'"
-END_SESSIONS = """
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'
+SESSIONS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = $1 AND backend_type = 'client backend' AND NOT ($2 AND usename = current_user)
 """
+END_SESSIONS = SESSIONS.replace("count(*)", "count(pg_terminate_backend(pid))")
 WORKED_ON = "an operation is at work on it"
 
 
@@ -124,14 +138,14 @@ async def change(session: Session, thing: Thing, call: str, *statements: str) ->
         raise
 
 
-async def end_sessions(session: Session, database: str, limits: LimitsConfig) -> None:
-    """End every session in a database that lets nobody in any more. Raises Retryable for one that stays."""
+async def end_sessions(session: Session, database: str, limits: LimitsConfig, *, but_ours: bool = False) -> None:
+    """End every session (`but_ours`: but the broker's) in a database that lets nobody in any more. Raises Retryable for one that stays."""
     end = time.monotonic() + limits.terminate_timeout_seconds
-    while await session.value(SESSIONS, database):
+    while await session.value(SESSIONS, database, but_ours):
         if time.monotonic() > end:
             raise Retryable("sessions in the database do not end")
         try:
-            await session.value(END_SESSIONS, database)
+            await session.value(END_SESSIONS, database, but_ours)
         except RightsMissing as error:
             detail = f"{error.detail}: end the sessions of other roles in {database}"
             raise Retryable("sessions in the database are not the broker's to end", detail) from error

@@ -1,7 +1,7 @@
 """Which steps a verb takes, by the kind of the plan.
 
-Guarantee: pure; an instance never changes its kind; an update has no pivot, since each of its pieces can be set back; a
-deprovision of which nothing tells the kind takes the steps of every kind.
+Guarantee: pure; of the kinds only `shared` can become `dedicated` (see `moving`), with a pivot; every other update has none, since
+each of its pieces can be set back. A deprovision of which nothing tells the kind takes the steps of every kind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import NamedTuple, assert_never
 
 from purveyor_server.domain.states import Make, Verb
 from purveyor_server.providers.contract import Permanent, Piece, PlannedStep, Work
+from purveyor_server.providers.postgresql.host import Cluster as Server
+from purveyor_server.providers.postgresql.moving import InBoth, Moved, Old
 from purveyor_server.providers.postgresql.settings import SchemaSettings, kinds_of, read_as
 
 
@@ -26,6 +28,10 @@ class Cluster(NamedTuple):
     schema: Piece
     extensions: Piece
     login: Piece
+    logins: Piece
+    data: Piece
+    verified: Piece
+    itself: Server
 
 
 class Pieces(NamedTuple):
@@ -37,6 +43,7 @@ class Pieces(NamedTuple):
     extensions: Piece
     common_database: Piece
     own_schema: Piece
+    standstill: Piece
     adopted: Piece
     taken: Piece
     login: Piece
@@ -50,6 +57,8 @@ def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
             adopting = [] if work.adopt is None else [PlannedStep(pieces.taken, pivot=True)]
             return [*(PlannedStep(piece) for piece in _provision(pieces, work)), *adopting]
         case Verb.UPDATE:
+            if moves(work):
+                return _move(pieces, work)
             _check_kind(work)
             return [PlannedStep(piece) for piece in _update(pieces, work)]
         case Verb.DEPROVISION:
@@ -90,6 +99,24 @@ def _update(pieces: Pieces, work: Work) -> list[Piece]:
     return [pieces.extensions, pieces.database]  # extensions first: they may refuse, and then nothing was changed
 
 
+def moves(work: Work) -> bool:
+    """Whether an update takes the instance from the shared server into one of its own."""
+    kinds = [side.plan.get("kind") for side in (work.was, work.want) if side is not None]
+    return work.verb is Verb.UPDATE and kinds == ["shared", "dedicated"]
+
+
+def _move(pieces: Pieces, work: Work) -> list[PlannedStep]:
+    own = _own(pieces, work)
+    there = (own.cluster_files, own.cluster_settings, own.server, own.group, own.logins, own.database)
+    within = (own.verified, own.schema, own.extensions)
+    new = [*map(Moved, there), pieces.standstill, own.data, *map(Moved, within)]
+    gone = [
+        PlannedStep(Old(pieces.database), Make.ABSENT, pivot=True),
+        PlannedStep(Old(pieces.group), Make.ABSENT),
+    ]
+    return [*map(PlannedStep, new), *gone]
+
+
 def _deprovision(pieces: Pieces, work: Work) -> list[Piece]:
     kinds = kinds_of(work)
     if kinds == ("dedicated",):
@@ -103,7 +130,11 @@ def _deprovision(pieces: Pieces, work: Work) -> list[Piece]:
         steps.append(pieces.own_schema)
     if "shared" in kinds:
         steps.append(pieces.database)
-    return [*steps, pieces.group]
+    group = pieces.group
+    if kinds == ("shared",) and pieces.cluster is not None:  # what a move that was not undone to its end has left
+        own = pieces.cluster(work.instance_uid)
+        group = InBoth(group, own.cluster_files, own.itself)
+    return [*steps, group]
 
 
 def _final_backup(pieces: Pieces, work: Work) -> list[PlannedStep]:
@@ -119,13 +150,22 @@ def _own(pieces: Pieces, work: Work) -> Cluster:
 
 
 def _login(pieces: Pieces, work: Work) -> Piece:
-    return _own(pieces, work).login if kinds_of(work) == ("dedicated",) else pieces.login
+    kinds = kinds_of(work)
+    if kinds == ("dedicated",):
+        return _own(pieces, work).login
+    if work.verb is Verb.UNBIND and kinds == ("shared",) and pieces.cluster is not None:
+        own = pieces.cluster(work.instance_uid)
+        return InBoth(pieces.login, own.login, own.itself)
+    return pieces.login
 
 
 def _check_kind(work: Work) -> None:
     sides = [side.plan for side in (work.want, work.was) if side is not None]
     if len({side.get("kind") for side in sides}) > 1:
-        raise Permanent("an instance cannot move to a plan of another kind: make a new one and copy the data")
+        kinds = " to ".join(str(plan.get("kind")) for plan in reversed(sides))
+        raise Permanent(
+            f"an instance cannot move from {kinds}: only from shared to dedicated; make a new one and copy the data"
+        )
     schemas = [read_as(SchemaSettings, side) for side in sides if side.get("kind") == "schema"]
     if len({settings.database for settings in schemas}) > 1:
         raise Permanent("a schema cannot move to another database: make a new one and copy the data")

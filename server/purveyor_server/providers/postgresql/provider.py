@@ -44,12 +44,14 @@ from purveyor_server.providers.postgresql.host import CLUSTER, Host
 from purveyor_server.providers.postgresql.in_cluster import DedicatedLoginPiece, InCluster, LoginInCluster
 from purveyor_server.providers.postgresql.inventory import list_owned
 from purveyor_server.providers.postgresql.login import LoginPiece
+from purveyor_server.providers.postgresql.moving import LoginsPiece, StandstillPiece, VerifiedPiece
 from purveyor_server.providers.postgresql.observation import observe
 from purveyor_server.providers.postgresql.own_schema import OwnSchemaPiece
-from purveyor_server.providers.postgresql.plans import Cluster, Pieces, plan_steps
+from purveyor_server.providers.postgresql.plans import Cluster, Pieces, moves, plan_steps
 from purveyor_server.providers.postgresql.rights import check_rights
 from purveyor_server.providers.postgresql.schemas import SCHEMAS
 from purveyor_server.providers.postgresql.sessions import Address, Sessions, Tls
+from purveyor_server.providers.postgresql.transfer import DataPiece, SourceTls
 from purveyor_server.providers.postgresql.watching import observe_dedicated
 from purveyor_server.providers.strict import read_configuration
 
@@ -63,7 +65,7 @@ class PostgresProvider:
     abilities = frozenset(
         {
             *(Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED),
-            *(Ability.QUARANTINE, Ability.RECLAIM, Ability.ADOPT),
+            *(Ability.QUARANTINE, Ability.RECLAIM, Ability.ADOPT, Ability.REISSUE),
         }
     )
     schemas = SCHEMAS
@@ -80,6 +82,7 @@ class PostgresProvider:
             else (server.public_host or server.host, server.public_port or server.port, server.sslmode)
         )
         limits = self._config.limits
+        tls = SourceTls() if server is None else SourceTls(server.sslmode, server.sslrootcert)
         options = self._config.dedicated_options
         if options is not None and options.tls is not None:
             # Only here: reading certificates loads more than all of gRPC, and most brokers have none.
@@ -95,10 +98,11 @@ class PostgresProvider:
             extensions=ExtensionsPiece(self._sessions, limits),
             common_database=CommonDatabasePiece(self._sessions, limits),
             own_schema=OwnSchemaPiece(self._sessions, limits),
+            standstill=StandstillPiece(self._sessions, limits),
             adopted=AdoptedPiece(self._sessions, limits),
             taken=TakenPiece(self._sessions, limits),
             login=LoginPiece(self._sessions, limits, endpoint),
-            cluster=None if self._host is None else partial(_cluster_pieces, self._host, limits),
+            cluster=None if self._host is None else partial(_cluster_pieces, self._host, limits, self._sessions, tls),
         )
 
     async def check(self) -> None:
@@ -146,6 +150,10 @@ class PostgresProvider:
             return await observe_dedicated(self._host, instance)
         return await observe(self._sessions, instance)
 
+    def reissues(self, work: Work) -> bool:
+        """Only a move: host, port and perhaps the way to prove oneself are other ones."""
+        return moves(work)
+
     def list_owned(self, store_id: str) -> AsyncIterator[Owned]:
         """Roles, databases and schemas whose comment carries the marker of `store_id`, and dedicated servers' files."""
         return list_owned(self._sessions, self._host, store_id)
@@ -186,18 +194,23 @@ class PostgresProvider:
         return Address(running.host, running.port, running.user, running.password, running.database)
 
 
-def _cluster_pieces(host: Host, limits: LimitsConfig, instance_uid: str) -> Cluster:
+def _cluster_pieces(host: Host, limits: LimitsConfig, source: Sessions, tls: SourceTls, instance_uid: str) -> Cluster:
     """The pieces of an instance's own server; its database is made in there by the pieces of every database."""
     config, cluster = host.config, host.cluster(outside_name(CLUSTER, instance_uid))
     sslmode = config.tls.sslmode if config.tls else "disable"
     endpoint = (config.public_host or config.host, None, sslmode)
+    database = InCluster(cluster, DatabasePiece(cluster.sessions, limits))
     return Cluster(
         final_backup=FinalBackupPiece(host),
         server=ServerPiece(host),
         cluster_settings=SettingsPiece(host),
         cluster_files=FilesPiece(host),
         group=InCluster(cluster, GroupPiece(cluster.sessions, limits)),
-        database=InCluster(cluster, DatabasePiece(cluster.sessions, limits)),
+        database=database,
+        logins=InCluster(cluster, LoginsPiece(source, cluster, limits)),
+        data=DataPiece(source, tls, cluster, database),
+        verified=InCluster(cluster, VerifiedPiece(source, cluster, limits)),
+        itself=cluster,
         schema=InCluster(cluster, SchemaPiece(cluster.sessions, limits)),
         extensions=InCluster(cluster, ExtensionsPiece(cluster.sessions, limits)),
         login=LoginInCluster(cluster, DedicatedLoginPiece(cluster.sessions, limits, endpoint, config.tls)),
