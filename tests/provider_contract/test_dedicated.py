@@ -436,11 +436,11 @@ async def test_a_full_disk_is_retried_with_its_name(tmp_path: Path) -> None:
     assert is_free(tmp_path / "lock")
 
 
-@pytest.mark.parametrize(("want", "was"), [("dedicated", "shared"), ("schema", "dedicated")])
+@pytest.mark.parametrize(("want", "was"), [("shared", "dedicated"), ("schema", "dedicated")])
 async def test_an_instance_keeps_its_kind(grounds: Estate, want: str, was: str) -> None:
     after, before = (WorkSettings("service", "plan", {"kind": kind}, {}) for kind in (want, was))
 
-    with pytest.raises(Permanent, match="another kind"):
+    with pytest.raises(Permanent, match="only from shared to dedicated"):
         grounds.provider.plan(Work(Verb.UPDATE, str(uuid.uuid4()), after, before, {}), {})
 
 

@@ -119,11 +119,11 @@ async def ground(postgres: TestServer) -> AsyncIterator[Estate]:
 
 async def look(shop: Estate, credentials: dict[str, Json]) -> list[Any]:
     session = await shop.server.login(credentials)
-    found = [*await session.fetch(DIGEST), *await session.fetch(OWNERS)]
+    found = [tuple(row) for row in (*await session.fetch(DIGEST), *await session.fetch(OWNERS))]
     await session.execute("SET ROLE NONE")
-    found.append(await session.fetchval("TABLE of_the_login"))
+    found.append((await session.fetchval("TABLE of_the_login"),))
     await session.close()
-    return [tuple(row) if isinstance(row, asyncpg.Record) else row for row in found]
+    return found
 
 
 async def test_which_updates_move_and_make_credentials_anew(ground: Estate) -> None:
@@ -220,7 +220,8 @@ async def test_a_copy_that_runs_is_ended_by_an_undo_and_found_again_by_a_new_bro
     ground.facade.provider = ground.provider
     for index in range(data, len(STEPS)):
         assert await mover.step(work, index)
-    ground.settings, ground.instances[uid] = DEDICATED_PLAN, work.want or ground.instances[uid]
+    assert work.want is not None
+    ground.settings, ground.instances[uid] = DEDICATED_PLAN, work.want
     assert await look(ground, await mover.reissue(uid, binding)) == before
     await ground.clear()
 

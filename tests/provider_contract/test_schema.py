@@ -288,7 +288,10 @@ async def test_limits_follow_an_update_for_old_and_new_logins(schema_shop: Shop)
 
 @pytest.mark.parametrize(
     ("other", "why"),
-    [({"kind": "shared"}, "another kind"), ({"kind": "schema", "database": "purveyor_x"}, "another database")],
+    [
+        ({"kind": "shared"}, "only from shared to dedicated"),
+        ({"kind": "schema", "database": "purveyor_x"}, "another database"),
+    ],
 )
 async def test_an_instance_stays_where_it_is(schema_shop: Shop, other: dict[str, Json], why: str) -> None:
     work = schema_shop.work(Verb.UPDATE, str(uuid.uuid4()))

@@ -284,6 +284,8 @@ request* when the HMAC of what was sent is the same; an update has the *same tar
 - An update of labels, context or deletion_protected alone concerns no provider and ends with its accept: it is accepted in
   READY (whatever is in flight on bindings), FAILED and DELETE_FAILED, and ruled by the table elsewhere.
 - Clean-up operations in the way of a removal are taken over by it.
+- Credentials that are made again after a move (REISSUE) are binding work in flight: an update is ABORTED until they are there,
+  an unbind of the binding takes them over, a deprovision with cascade does so with each of its unbinds.
 - Remains are kept for an operator when the plan's clean-up policy is MANUAL, or when a clean-up was abandoned: see
   [failures.md](failures.md).
 - RepairInstance is ruled on as an update to another target; one that runs already is the same operation. While it runs the

@@ -56,6 +56,7 @@ class Verb(StrEnum):
     CLEANUP = "CLEANUP"
     REPAIR = "REPAIR"
     RENEW = "RENEW"
+    REISSUE = "REISSUE"
 
 
 class Drift(StrEnum):
@@ -146,8 +147,13 @@ BINDING_TRANSITIONS: dict[BindingState, frozenset[BindingState]] = {
 }
 
 # What is another verb's work once more needs no word of its own from a provider: a repair is the provision with what is
-# applied, a renewal is the bind with another end.
-WORK_VERBS: dict[Verb, Verb] = {verb: verb for verb in Verb} | {Verb.REPAIR: Verb.PROVISION, Verb.RENEW: Verb.BIND}
-FORWARD_ONLY = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP, Verb.REPAIR})
+# applied, a renewal is the bind with another end, credentials that are made again are the bind after a move.
+WORK_VERBS: dict[Verb, Verb] = {verb: verb for verb in Verb} | {
+    Verb.REPAIR: Verb.PROVISION,
+    Verb.RENEW: Verb.BIND,
+    Verb.REISSUE: Verb.BIND,
+}
+FORWARD_ONLY = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP, Verb.REPAIR, Verb.REISSUE})
+YIELDING = frozenset({Verb.CLEANUP, Verb.REISSUE})  # go forward only, and make room for the removal that takes over
 REMOVALS = frozenset({Verb.DEPROVISION, Verb.UNBIND, Verb.CLEANUP})
 KEEPING = frozenset({Verb.PROVISION, Verb.BIND})  # whose remains a clean-up policy may keep; never those of an update

@@ -243,6 +243,7 @@ class Forward:
             cleanup_delay=timedelta(seconds=self._settings.cleanup_retry.delay(operation.generation)),
             cleanup_budget=timedelta(seconds=self._settings.cleanup_budget),
             revocation_delay=timedelta(seconds=self._revocation_delay()),
+            again=timedelta(seconds=self._settings.cleanup_retry.delay(operation.generation)),
         )
         await self._journal.advance(lambda job: finish(job, ending), "finish", with_resources=True)
         raise EndedError
@@ -286,6 +287,7 @@ class Forward:
             secrets=secrets,
             outputs={line.name: line.outputs for line in lines if line.make is Make.ENSURE},
             plan_name=self._assigned.plan_name,
+            reissues=self._journal.operation.verb is Verb.UPDATE and self._facade.reissues(self._assigned.work),
         )
         if self._assigned.work.verb is not Verb.BIND or self._journal.operation.verb is Verb.CLEANUP:
             return ending

@@ -39,6 +39,7 @@ from purveyor_server.domain.states import (
     Verb,
     Waiting,
 )
+from purveyor_server.engine.reissuing import begun, next_try
 from purveyor_server.engine.succession import new_terms, released, retired
 from purveyor_server.engine.transitions import ended, stops_for_cancel, unblocked
 from purveyor_server.kit.ids import new_id
@@ -70,6 +71,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     cleanup_budget: timedelta = timedelta(minutes=10)
     keeps: CleanupPolicy | None = None  # the way back is not taken now: what is left waits as this says
     revocation_delay: timedelta = timedelta(minutes=1)
+    reissues: bool = False  # UPDATE: bindings need new credentials
+    again: timedelta | None = None  # REISSUE that failed: when the next one begins
 
 
 def finish(job: Job, ending: Ending) -> Writes:
@@ -207,7 +210,9 @@ def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
         changes = {"usable": not _names(ending), "cleanup_required": _names(ending), "desired": instance.applied}
     if not removing:
         changes["state"] = InstanceState.READY
-    return Writes(instances=(touch(instance, job.now, in_flight=None, **changes),), secrets=ending.secrets)
+    bindings, following = begun(job, operation) if ending.reissues and not removing else ((), ())
+    instance = touch(instance, job.now, in_flight=None, **changes)
+    return Writes(instances=(instance,), bindings=bindings, operations=following, secrets=ending.secrets)
 
 
 def _repair(job: Job, _operation: Operation, ending: Ending) -> Writes:
@@ -270,6 +275,20 @@ def _renew(job: Job, operation: Operation, ending: Ending) -> Writes:
         renewed = touch(binding, job.now, **new_terms(operation), **_given(ending), cleanup_required=())
         return Writes(bindings=(renewed,), secrets=ending.secrets, unique=ending.unique)
     return Writes(bindings=(touch(binding, job.now, cleanup_required=_names(ending)),))
+
+
+def _reissue(job: Job, operation: Operation, ending: Ending) -> Writes:
+    """New credentials are given out; a failure is followed by the next try. A binding that is going needs none."""
+    binding = _binding(job)
+    if binding.state is not BindingState.ACTIVE or ending.state is OperationState.CANCELLED:
+        return Writes()
+    if ending.state is OperationState.SUCCEEDED:
+        moved = touch(binding, job.now, **_given(ending), cleanup_required=())
+        return Writes(bindings=(moved,), secrets=ending.secrets, unique=ending.unique)
+    again = () if ending.again is None else (next_try(job, operation, ending.again),)
+    last = again[0].operation_id if again else binding.last_operation
+    waits = touch(binding, job.now, cleanup_required=_names(ending), last_operation=last)
+    return Writes(bindings=(waits,), operations=again)
 
 
 def _given(ending: Ending) -> dict[str, Json]:
@@ -353,4 +372,5 @@ _RESOURCES = {
     Verb.CLEANUP: _clean,
     Verb.REPAIR: _repair,
     Verb.RENEW: _renew,
+    Verb.REISSUE: _reissue,
 }

@@ -54,7 +54,13 @@ class Runner(NamedTuple):
 
     async def _turn(self, turn: TurnBack) -> None:
         operation = self.journal.operation
-        if operation.taken_over_by and operation.verb in {Verb.PROVISION, Verb.BIND, Verb.RENEW, Verb.CLEANUP}:
+        if operation.taken_over_by and operation.verb in {
+            Verb.PROVISION,
+            Verb.BIND,
+            Verb.RENEW,
+            Verb.REISSUE,
+            Verb.CLEANUP,
+        }:
             return await self._end_taken_over(turn)
         if keeps(operation, turn) and await self._keep(turn):
             return None

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from purveyor_server.domain.freezes import Freeze, describe
 from purveyor_server.domain.model import Failure, Operation, SealedSecret, Step
 from purveyor_server.domain.records import touch
-from purveyor_server.domain.states import FORWARD_ONLY, OperationState, Verb, Waiting
+from purveyor_server.domain.states import FORWARD_ONLY, YIELDING, OperationState, Waiting
 from purveyor_server.store.contract import Job, Writes
 
 RETURNING = frozenset({OperationState.CANCELLING, OperationState.ROLLING_BACK})
@@ -22,7 +22,7 @@ RETURNING = frozenset({OperationState.CANCELLING, OperationState.ROLLING_BACK})
 
 def stops_for_cancel(operation: Operation) -> bool:
     """True when a cancel request is to be obeyed: before the pivot, of a verb that may turn back; or a clean-up's take-over."""
-    if operation.verb is Verb.CLEANUP:
+    if operation.verb in YIELDING:
         return bool(operation.taken_over_by)
     return operation.cancel_requested and not operation.past_pivot and operation.verb not in FORWARD_ONLY
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from purveyor_server.domain.model import Json, Operation, RequestKey, Settings
 from purveyor_server.domain.policies import CleanupMode, CleanupPolicy
 from purveyor_server.domain.records import touch
-from purveyor_server.domain.states import FORWARD_ONLY, KEEPING, REMOVALS, OperationState, Verb, Waiting
+from purveyor_server.domain.states import FORWARD_ONLY, KEEPING, REMOVALS, YIELDING, OperationState, Verb, Waiting
 from purveyor_server.lifecycle.plans import KnownPlan, provider_missing
 from purveyor_server.store.contract import Situation
 
@@ -114,9 +114,9 @@ def _contract(verb: Verb, situation: Situation, plan: KnownPlan) -> str:
 def stop(operation: Operation, now: datetime, *, by: str = "") -> Operation:
     """The operation, asked to stop; `by` names the removal that takes its thing over.
 
-    A CLEANUP goes forward only: it is told who takes over, and made due. Past the pivot nothing is asked.
+    A CLEANUP or REISSUE goes forward only: it is told who takes over, and made due. Past the pivot nothing is asked.
     """
-    if operation.verb is Verb.CLEANUP:
+    if operation.verb in YIELDING:
         return touch(operation, now, taken_over_by=by, **_woken(operation, now))
     if operation.past_pivot:
         return operation

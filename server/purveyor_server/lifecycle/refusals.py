@@ -26,6 +26,7 @@ _DOING = {
     "CLEANUP": "cleaned up",
     "REPAIR": "repaired",
     "RENEW": "renewed",
+    "REISSUE": "given new credentials",
 }
 
 

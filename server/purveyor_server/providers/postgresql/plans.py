@@ -68,7 +68,7 @@ def plan_steps(pieces: Pieces, work: Work) -> list[PlannedStep]:
             return [PlannedStep(_login(pieces, work))]
         case Verb.UNBIND:
             return [PlannedStep(_login(pieces, work), Make.ABSENT)]
-        case Verb.CLEANUP | Verb.REPAIR | Verb.RENEW:
+        case Verb.CLEANUP | Verb.REPAIR | Verb.RENEW | Verb.REISSUE:
             raise Permanent("a clean-up, a repair or a renewal follows the plan of another verb")
     assert_never(work.verb)
 
