@@ -82,7 +82,7 @@ class Mover:
             if isinstance(answer, Done):
                 return True
             assert isinstance(answer, NotYet)
-            await asyncio.sleep(min(answer.after, 0.02))
+            await asyncio.sleep(0)
         return False
 
     async def undo(self, work: Work, count: int) -> None:
