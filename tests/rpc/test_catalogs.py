@@ -147,7 +147,7 @@ async def test_what_is_never_taken_and_what_makes_no_sense(admin: AdminClient, c
         (["svc/smal=keep"], "is the name right"),
         (["svc/small=migrate:small"], "itself"),
         (["svc/small=migrate:nope"], "no plan 'nope'"),
-        (["svc/small=migrate:big"], "cannot migrate"),
+        (["svc/small=migrate:big"], "nothing moves to the plan 'big'"),
         (["svc/small=keep", "svc/small=keep"], "more than one"),
         (["svc/small"], "is not SERVICE/PLAN=keep"),
     ):
@@ -156,6 +156,28 @@ async def test_what_is_never_taken_and_what_makes_no_sense(admin: AdminClient, c
     with pytest.raises(errors.InvalidRequestError, match="is the name right"):
         await admin.apply_catalog(text(SMALL, BIG, SMALL.replace("small", "new")), "why", policies=["svc/big=keep"])
     assert await versions(admin) == [1]
+
+
+TAKES = BIG[:-1] + ", transitions: {from: [small]}}"
+
+
+async def test_a_plan_is_removed_and_its_instances_are_migrated(
+    admin: AdminClient, client: purveyor.Client, broker: Whole
+) -> None:
+    await order(client, "one")
+    content, policies = text(TAKES), ["svc/small=migrate:big"]
+    tried = await admin.apply_catalog(content, "gone", policies=policies, validate_only=True)
+    assert (tried.refused, tried.campaign_ids) == (False, ())
+    done = await admin.apply_catalog(content, "gone", policies=policies, request_id="r1")
+    (campaign_id,) = done.campaign_ids
+    campaign = await admin.campaign(campaign_id)
+    assert (campaign.from_plan_id, campaign.to_plan_id, campaign.reason) == ("small", "big", "gone")
+    again = await admin.apply_catalog(content, "gone", policies=policies, request_id="r1")
+    assert (again.replayed, again.campaign_ids) == (True, done.campaign_ids)
+    # What the campaign asks for each instance.
+    await (await client.update("one", plan="big")).result()
+    assert (await client.instance("one")).plan_id == "big"
+    assert PlanKey("svc", "small") not in await broker.store.plan_usage()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ against the page that prints it."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from purveyor_server.domain.model import MaintenanceInfo
 from purveyor_server.domain.planrules import RULES, Use, markdown
 from purveyor_server.domain.policies import PlanState
 from purveyor_server.domain.states import OperationState
+from purveyor_server.lifecycle.contract import Renew, Rotate
 from purveyor_server.rpc.convert.catalog import encode_catalog
 from tests.fakes.broker import Broker, bind, deprovision, open_broker, provision, unbind, update
 from tests.fakes.situations import INSTANCE, LOCAL, TENANT, catalog, plan
@@ -32,7 +34,8 @@ def in_state(state: PlanState, **changes: Any) -> Catalog:
     others = (plan("large"),)
     if state is PlanState.REMOVED:
         return catalog(*others)
-    return catalog(plan("small", state=state, maintenance_info=VERSION, **changes), *others)
+    small = plan("small", state=state, maintenance_info=VERSION, binding_rotatable=True, **changes)
+    return catalog(small, *others)
 
 
 async def show(lab: Broker) -> None:
@@ -63,6 +66,10 @@ DEEDS: dict[Use, Callable[[Broker], Awaitable[Any]]] = {
     Use.RECORD: lambda lab: lab.door.update(LOCAL, update(labels={"a": "b"}, deletion_protected=False)),
     Use.LEAVE: leave,
     Use.BIND: lambda lab: lab.door.bind(LOCAL, bind("second")),
+    Use.RENEW: lambda lab: lab.door.renew(
+        LOCAL, Renew(tenant=TENANT, instance_id=INSTANCE, binding_id="app", ttl=timedelta(days=2))
+    ),
+    Use.ROTATE: lambda lab: lab.door.rotate(LOCAL, Rotate(tenant=TENANT, instance_id=INSTANCE, binding_id="app")),
     Use.GET: keep_reading,
     Use.UNBIND: lambda lab: lab.door.unbind(LOCAL, unbind()),
     Use.DEPROVISION: give_back,
@@ -73,8 +80,10 @@ DEEDS: dict[Use, Callable[[Broker], Awaitable[Any]]] = {
 async def lab(tmp_path: Path) -> AsyncIterator[Broker]:
     """With an instance of `small` that has a binding, and one of `large`."""
     async with open_broker(tmp_path) as made:
+        made.catalog.append(catalog(plan("small", binding_rotatable=True), plan("large")))
+        await made.store.apply_catalog("c", "c", list(made.catalog[-1].snapshots.values()))
         await made.end((await made.door.provision(LOCAL, provision())).operation)
-        await made.end((await made.door.bind(LOCAL, bind())).operation)
+        await made.end((await made.door.bind(LOCAL, bind(ttl=timedelta(days=1)))).operation)
         await made.end((await made.door.provision(LOCAL, provision("elsewhere", plan_id="large"))).operation)
         yield made
 

@@ -79,6 +79,7 @@ class CatalogAdmin(OpenedClient):
             changes=_changes(answer.changes),
             refused=answer.refused,
             replayed=answer.replayed,
+            campaign_ids=tuple(answer.campaign_ids),
         )
 
     async def catalog_history(self, *, page_size: int = 0) -> AsyncIterator[CatalogVersion]:

@@ -66,12 +66,13 @@ class CatalogVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedCatalog:
-    """What an apply did; `catalog` is None when it was only tried."""
+    """What an apply did; `catalog` is None when it was only tried. `campaign_ids`: those that policies asked for."""
 
     catalog: CatalogVersion | None
     changes: tuple[CatalogChange, ...] = ()
     refused: bool = False
     replayed: bool = False
+    campaign_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import msgspec
 from purveyor_server.domain.catalog import Catalog, Service
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Violation, invalid
 from purveyor_server.domain.model import ProviderRef
+from purveyor_server.domain.planrules import why_not_from
 from purveyor_server.domain.policies import InventoryPolicy, PlanState
 from purveyor_server.domain.quotas import PlanKey
 
@@ -162,6 +163,32 @@ def _wrong(plan: PlanKey, policy: Policy, needed: set[PlanKey], policies: Polici
     if state is PlanState.REMOVED:
         return f"the new catalog has no plan {policy.to!r} in the service {plan.service_id!r}"
     return f"the plan {policy.to!r} is retired: nothing moves to it" if state is PlanState.RETIRED else ""
+
+
+def check_moves(policies: Policies, old: Contents, new: Catalog) -> None:
+    """Raise INVALID_REQUEST that names every migration which the plans do not allow; `policies` make sense otherwise."""
+    faults = tuple(
+        Violation(f"policies[{plan_name(plan)}]", why)
+        for plan, policy in sorted(policies.items())
+        if policy.mode is PolicyMode.MIGRATE and (why := _immovable(plan, policy.to, old, new))
+    )
+    if faults:
+        first = faults[0]
+        raise PurveyorError(
+            Reason.INVALID_REQUEST, f"{first.field}: {first.description}", violations=faults[:MOST_NAMED]
+        )
+
+
+def _immovable(plan: PlanKey, to: str, old: Contents, new: Catalog) -> str:
+    before = next((p for s in old.services for p in s.plans if (s.id, p.id) == (plan.service_id, plan.plan_id)), None)
+    if before is None:
+        return ""  # it had been removed before: each instance is judged when its turn comes
+    target = new.offer(plan.service_id, to).plan
+    if why := why_not_from(target, before.id, leavable=before.plan_updateable):
+        return f"nothing moves to the plan {to!r}: {why}"
+    if (target.provider.name, target.provider.kind) != (before.provider.name, before.provider.kind):
+        return f"nothing moves to the plan {to!r}: it is made by another provider"
+    return ""
 
 
 def parse_policy(text: str) -> tuple[PlanKey, Policy]:

@@ -26,6 +26,8 @@ class Use(StrEnum):
     RECORD = "UpdateInstance of labels and protection"
     LEAVE = "UpdateInstance to another plan"
     BIND = "Bind"
+    RENEW = "RenewBinding"
+    ROTATE = "RotateBinding"
     GET = "GetInstance, GetBinding, GetCredentials"
     UNBIND = "Unbind"
     DEPROVISION = "Deprovision"
@@ -44,6 +46,8 @@ RULES: Mapping[Use, Mapping[PlanState, Reason | None]] = {
     Use.RECORD: _LIVING,
     Use.LEAVE: _LIVING,
     Use.BIND: {**_LIVING, PlanState.REMOVED: Reason.NOT_BINDABLE},
+    Use.RENEW: _LIVING,
+    Use.ROTATE: _LIVING,
     Use.GET: _LIVING,
     Use.UNBIND: _LIVING,
     Use.DEPROVISION: _LIVING,

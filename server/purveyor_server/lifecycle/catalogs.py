@@ -22,7 +22,7 @@ from purveyor_server.domain.catalogchanges import (
     Change,
     Contents,
     Policies,
-    PolicyMode,
+    check_moves,
     check_policies,
     plan_name,
     refusal,
@@ -30,7 +30,7 @@ from purveyor_server.domain.catalogchanges import (
     unsettled,
 )
 from purveyor_server.domain.catalogdiff import diff
-from purveyor_server.domain.errors import PurveyorError, Reason, invalid
+from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.quotas import PlanKey, Used
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle import recording
@@ -79,11 +79,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """The version that is served now, what it changed, and whether this was asked for before."""
+    """The version that is served now, what it changed, whether this was asked for before, and the campaigns that it began."""
 
     version: CatalogVersion
     changes: tuple[Change, ...] = ()
     replayed: bool = False
+    campaigns: tuple[str, ...] = ()
 
 
 class LiveCatalog:
@@ -217,6 +218,24 @@ class LiveCatalog:
         named = await with_names(self._store, (*changes, *found))
         return Proposal(judged, named, used, base)
 
+    def check(self, proposal: Proposal, wish: Wish) -> None:
+        """Raise ETAG_MISMATCH, INVALID_REQUEST or CATALOG_REFUSED unless the wish may be granted."""
+        if wish.expected and wish.expected != proposal.base:
+            raise PurveyorError(
+                Reason.ETAG_MISMATCH,
+                f"the catalog is at version {proposal.base}, not {wish.expected}: look at it first",
+                metadata={"expected": str(wish.expected), "current": str(proposal.base)},
+            )
+        self.check_policies(proposal, wish.policies)
+        if blocking := proposal.blocking(wish.policies):
+            raise refusal(blocking)
+
+    def check_policies(self, proposal: Proposal, policies: Policies) -> None:
+        """Raise INVALID_REQUEST for policies that make no sense with this text."""
+        new = Catalog(proposal.judged.contents.services)
+        check_policies(policies, proposal.changes, new)
+        check_moves(policies, self._contents, new)
+
     async def apply(self, judged: Judged, wish: Wish) -> Applied:
         """Store a catalog and serve it.
 
@@ -228,7 +247,7 @@ class LiveCatalog:
                 return made
             for rounds in range(MAX_ROUNDS):
                 proposal = await self.propose(judged)
-                check_wish(proposal, wish)
+                self.check(proposal, wish)
                 try:
                     version = await self._store_and_serve(judged, wish, proposal)
                 except PurveyorError as failure:
@@ -286,24 +305,6 @@ class LiveCatalog:
                 "policies": {plan_name(key): f"{of.mode} {of.to}".strip() for key, of in sorted(wish.policies.items())},
             },
         )
-
-
-def check_wish(proposal: Proposal, wish: Wish) -> None:
-    """Raise ETAG_MISMATCH, INVALID_REQUEST or CATALOG_REFUSED unless the wish may be granted."""
-    if wish.expected and wish.expected != proposal.base:
-        raise PurveyorError(
-            Reason.ETAG_MISMATCH,
-            f"the catalog is at version {proposal.base}, not {wish.expected}: look at it first",
-            metadata={"expected": str(wish.expected), "current": str(proposal.base)},
-        )
-    check_policies(wish.policies, proposal.changes, Catalog(proposal.judged.contents.services))
-    for plan, policy in wish.policies.items():
-        if policy.mode is PolicyMode.MIGRATE:
-            raise invalid(
-                f"policies[{plan_name(plan)}]", "this broker cannot migrate by itself: keep, then move the instances"
-            )
-    if blocking := proposal.blocking(wish.policies):
-        raise refusal(blocking)
 
 
 def sentences(changes: tuple[Change, ...]) -> tuple[str, ...]:

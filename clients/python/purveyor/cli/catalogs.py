@@ -151,6 +151,8 @@ async def apply(
         return
     again = " (it was applied before)" if found.replayed else ""
     session.say(f"catalog {found.catalog.version} is served{again}")
+    for campaign_id in found.campaign_ids:
+        session.say(f"instances are moved: purveyor campaign watch {campaign_id}")
 
 
 async def _explain(session: Session, broker: AdminClient, content: str, policies: list[str]) -> None:

@@ -12,8 +12,10 @@ from purveyor.cli import arguments, completing
 from purveyor.cli.arguments import Labels, Params, ParamsFile, RequestId, Timeout, ValidateOnly, Wait
 from purveyor.cli.reading import BindingId, InstanceId, OperationId
 from purveyor.cli.session import Session, command
+from purveyor.errors import FailedPreconditionError
 
 if TYPE_CHECKING:
+    from purveyor.client import Client
     from purveyor.operations import OperationHandle
 
 Etag = Annotated[str, typer.Option(metavar="ETAG", help="Only if this is still its etag.", show_default=False)]
@@ -22,7 +24,7 @@ Missing = Annotated[bool, typer.Option("--allow-missing", help="Fine if there is
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for function in (provision, update, bind, unbind, deprovision, cancel):
+    for function in (provision, update, upgrade, bind, unbind, deprovision, cancel):
         command(app)(function)
 
 
@@ -97,6 +99,50 @@ async def update(
             request_id=request_id,
         )
         await conclude(session, handle, wait=wait, limit=timeout)
+
+
+async def upgrade(
+    session: Session,
+    instance_id: InstanceId,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", metavar="VERSION", help="Only if the plan is at this one.", show_default=False),
+    ] = None,
+    etag: Etag = "",
+    wait: Wait = True,  # noqa: FBT002 - a flag
+    timeout: Timeout = None,  # noqa: ASYNC109 - the option's name; it becomes asyncio.timeout
+    validate_only: ValidateOnly = False,  # noqa: FBT002 - a flag
+    request_id: RequestId = None,
+) -> None:
+    """Bring an instance to the maintenance version of its plan, and to what the plan makes now."""
+    async with session.client() as client:
+        wanted = version or await _plan_version(session, client, instance_id)
+        handle = await client.update(
+            instance_id,
+            maintenance_version=wanted,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        await conclude(session, handle, wait=wait, limit=timeout)
+
+
+async def _plan_version(session: Session, client: Client, instance_id: str) -> str:
+    """The maintenance version of an instance's plan. Raises FailedPreconditionError when the catalog tells none."""
+    found = await client.instance(instance_id)
+    services = (await client.catalog()).services
+    plan = next((p for s in services if s.id == found.service_id for p in s.plans if p.id == found.plan_id), None)
+    if plan is None:
+        raise FailedPreconditionError(
+            f"the catalog does not show the plan {found.plan_id!r}: give --version, or move to another plan",
+            code="FAILED_PRECONDITION",
+        )
+    if not plan.maintenance_version:
+        raise FailedPreconditionError(
+            f"the plan {found.plan_id!r} has no maintenance version", code="FAILED_PRECONDITION"
+        )
+    session.say(f"from {found.maintenance_version or 'none'} to {plan.maintenance_version}")
+    return plan.maintenance_version
 
 
 async def deprovision(

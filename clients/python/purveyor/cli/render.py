@@ -106,6 +106,7 @@ def instance(found: Instance) -> Table:
             ("usable", "yes" if found.usable else "no"),
             ("service", found.service_name or found.service_id),
             ("plan", found.plan_name or found.plan_id),
+            ("maintenance", found.maintenance_version),
             ("parameters", ", ".join(f"{name}={value}" for name, value in found.parameters.items())),
             ("labels", ", ".join(f"{name}={value}" for name, value in found.labels.items())),
             ("protected", "yes" if found.deletion_protected else ""),

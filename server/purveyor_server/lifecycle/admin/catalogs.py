@@ -6,17 +6,27 @@ is changed; what is applied, its plan snapshots and its audit record are one com
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import msgspec
 
-from purveyor_server.domain.catalog import Catalog
-from purveyor_server.domain.catalogchanges import Change, Policies, Policy, check_policies, parse_policy, unsettled
+from purveyor_server.domain.campaigns import Aim
+from purveyor_server.domain.catalogchanges import (
+    Change,
+    Policies,
+    Policy,
+    PolicyMode,
+    parse_policy,
+    plan_name,
+    unsettled,
+)
 from purveyor_server.domain.errors import PurveyorError, Reason, Resource, invalid
 from purveyor_server.domain.quotas import PlanKey
+from purveyor_server.lifecycle.admin import campaigns
 from purveyor_server.lifecycle.admin.acts import enter, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
-from purveyor_server.lifecycle.catalogs import Applied, Proposal, Wish, check_wish
+from purveyor_server.lifecycle.catalogs import Applied, Proposal, Wish
 from purveyor_server.lifecycle.catalogtext import CatalogTextError, TextProblem
 from purveyor_server.lifecycle.contract import Caller, PageOf
 from purveyor_server.lifecycle.door import Action
@@ -25,6 +35,7 @@ from purveyor_server.store.catalogs import CatalogVersion, Origin
 
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 MAX_POLICIES = 1000
+DIGEST_CHARACTERS = 16
 
 
 class Validation(msgspec.Struct, frozen=True):
@@ -61,7 +72,7 @@ async def compare(parts: AdminParts, caller: Caller, text: str, policies: Iterab
     enter(parts, caller, Action.DIFF_CATALOG)
     wanted = _policies(policies)
     proposal = await _proposal(parts, text)
-    check_policies(wanted, proposal.changes, Catalog(proposal.judged.contents.services))
+    parts.catalogs.check_policies(proposal, wanted)
     return _comparison(proposal, wanted)
 
 
@@ -70,7 +81,9 @@ async def apply(
 ) -> Applied | Comparison:
     """Serve a catalog from now on; with `validate_only` what it would change.
 
-    Raises CATALOG_REFUSED, ETAG_MISMATCH, REQUEST_ID_REUSED, OPERATION_IN_PROGRESS, INVALID_REQUEST.
+    Campaigns of policies begin once it is served; one that cannot begin (CAMPAIGN_CONFLICT) fails the call, not the catalog: sent again
+    with its request id, the call begins those that are missing. Raises CATALOG_REFUSED, ETAG_MISMATCH, REQUEST_ID_REUSED,
+    OPERATION_IN_PROGRESS, INVALID_REQUEST, CAMPAIGN_CONFLICT.
     """
     reason = enter(parts, caller, Action.APPLY_CATALOG, act)
     if expected < 0:
@@ -86,7 +99,7 @@ async def apply(
     if act.validate_only:
         proposal = await _proposal(parts, text)
         try:
-            check_wish(proposal, wish)
+            parts.catalogs.check(proposal, wish)
         except PurveyorError as failure:
             if failure.reason is not Reason.CATALOG_REFUSED:
                 raise
@@ -97,7 +110,20 @@ async def apply(
         raise failure.refusal() from None
     applied = await parts.catalogs.apply(judged, wish)
     tell(parts, caller, Action.APPLY_CATALOG, act, f"catalog/{applied.version.version}")
-    return applied
+    return msgspec.structs.replace(applied, campaigns=await _migrate(parts, wish, applied.version.version))
+
+
+async def _migrate(parts: AdminParts, wish: Wish, version: int) -> tuple[str, ...]:
+    """Begin the campaigns that policies ask for; again for the same version they are the same campaigns."""
+    begun = []
+    for plan, policy in sorted(wish.policies.items()):
+        if policy.mode is PolicyMode.MIGRATE:
+            aim = Aim(service_id=plan.service_id, from_plan_id=plan.plan_id, to_plan_id=policy.to)
+            digest = hashlib.sha256(plan_name(plan).encode()).hexdigest()[:DIGEST_CHARACTERS]
+            act = Act(reason=wish.reason, request_id=f"catalog-{version}-{digest}")
+            made = await campaigns.begin(parts, wish.caller, campaigns.CampaignWish(aim=aim), act)
+            begun.append(made.campaign.campaign_id)
+    return tuple(begun)
 
 
 async def history(parts: AdminParts, caller: Caller, page_size: int, page_token: str) -> PageOf:

@@ -59,7 +59,10 @@ def encode_applied(found: Applied | Comparison) -> pb.ApplyCatalogResponse:
         changes = _changes(found.changes, found.blocking)
         return pb.ApplyCatalogResponse(changes=changes, refused=bool(found.blocking))
     version = encode_version(found.version)
-    return pb.ApplyCatalogResponse(catalog=version, changes=_changes(found.changes, ()), replayed=found.replayed)
+    changes = _changes(found.changes, ())
+    return pb.ApplyCatalogResponse(
+        catalog=version, changes=changes, replayed=found.replayed, campaign_ids=found.campaigns
+    )
 
 
 def _changes(changes: Iterable[Change], blocking: tuple[Change, ...]) -> list[pb.CatalogChange]:
