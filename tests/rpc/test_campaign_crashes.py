@@ -154,6 +154,24 @@ async def test_what_was_moved_back_after_the_crash_is_not_moved_again(
     assert (await admin.campaign(begun.campaign_id)).succeeded == 1
 
 
+async def test_what_was_begun_before_a_crash_waits_for_a_thaw(
+    broker: Whole, client: purveyor.Client, admin: AdminClient
+) -> None:
+    await provisioned(client, 2)
+    begun = await admin.create_campaign("svc", "small", "soon", to_plan_id="big")
+    with pytest.raises(Killed):
+        await driven(
+            loop_of(broker, update=Deaths(1, after=False).wrap(broker.use_cases.update)), broker, begun.campaign_id
+        )
+    await admin.freeze("provider:main", "hands off")
+    await loop_of(broker).once()
+    assert await updates(broker) == {}
+    assert (await admin.campaign(begun.campaign_id)).running == 1
+    await admin.thaw("provider:main", "go on")
+    await driven(loop_of(broker), broker, begun.campaign_id)
+    assert await updates(broker) == {"i0": 1, "i1": 1}
+
+
 def held(broker: Whole) -> HeldPiece:
     assert isinstance(broker.provider, Movable)
     return broker.provider.held

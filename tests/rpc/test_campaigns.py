@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -288,14 +290,56 @@ async def test_a_catalog_that_no_longer_allows_it_pauses_it(
     assert "big" in stopped.problem
 
 
-async def cli(broker: Whole, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "purveyor.cli", "campaign", *arguments, "--admin", broker.address,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+async def test_plans_that_nobody_may_leave_and_campaigns_of_nothing(
+    broker: Whole, client: purveyor.Client, admin: AdminClient
+) -> None:
+    await provisioned(client, 1, "fixed")
+    with pytest.raises(FailedPreconditionError) as refused:
+        await admin.create_campaign("svc", "fixed", "away", to_plan_id="big")
+    assert refused.value.reason == "PLAN_NOT_UPDATABLE"
+    begun = await begin(admin)
+    async with going(loop_of(broker)):
+        ended = await reached(admin, begun.campaign_id, "SUCCEEDED")
+    assert (begun.canary, ended.total) == (0, 0)
+
+
+async def test_who_is_left_alone_is_passed_over(broker: Whole, client: purveyor.Client, admin: AdminClient) -> None:
+    await provisioned(client, 2)
+    await admin.pause("t", "i0", "an experiment is going on")
+    await client.update("i1", deletion_protected=True)
+    begun = await begin(admin, canary=0)
+    async with going(loop_of(broker)):
+        await reached(admin, begun.campaign_id, "SUCCEEDED")
+    items = {item.instance_id: item async for item in admin.campaign_items(begun.campaign_id)}
+    assert (items["i0"].state, items["i0"].code, items["i1"].state) == ("SKIPPED", "LEFT_ALONE", "SUCCEEDED")
+    assert "an experiment is going on" in items["i0"].message
+
+
+async def cli(broker: Whole, *arguments: str, terminal: bool = False) -> tuple[int, str, str]:
+    """Code, stdout and stderr of `purveyor campaign`; what a terminal shows comes as stdout."""
+    command = (sys.executable, "-m", "purveyor.cli", "campaign", *arguments, "--admin", broker.address)
+    shown, screen = pty.openpty() if terminal else (-1, asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*command, stdout=screen, stderr=asyncio.subprocess.PIPE)
+    reading = asyncio.to_thread(_screen, shown, screen) if terminal else None
+    told = asyncio.create_task(reading) if reading is not None else None
     out, err = await process.communicate()
+    if told is not None:
+        os.close(screen)
+        out = await told
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
+
+
+def _screen(shown: int, _screen: int) -> bytes:
+    """All that is written to a terminal until nobody has it open."""
+    found = b""
+    try:
+        while part := os.read(shown, 65536):
+            found += part
+    except OSError:  # EIO is how its end is told
+        pass
+    os.close(shown)
+    return found
 
 
 async def test_the_command_line(broker: Whole, client: purveyor.Client) -> None:
@@ -305,15 +349,14 @@ async def test_the_command_line(broker: Whole, client: purveyor.Client) -> None:
     assert json.loads(foreseen[1])["counts"] == {"would be moved": 4}
     async with going(loop_of(broker)):
         arguments = ("--to", "big", "--canary", "0", "--max-failures", "1", "--reason", "more room", "--watch")
-        code, out, err = await cli(broker, "start", "svc/small", *arguments)
-    assert code == 1, (out, err)
-    assert "FINISHED_WITH_FAILURES" in out
-    assert "i2" in out
-    assert "the disk is damaged" in out
+        code, screen, err = await cli(broker, "start", "svc/small", *arguments, terminal=True)
+    assert code == 1, (screen, err)
+    for word in ("svc/small to big", "FINISHED_WITH_FAILURES", "i2", "the disk is damaged", "3 moved"):
+        assert word in screen
     (listed,) = json.loads((await cli(broker, "list", "--json"))[1])
-    shown = await cli(broker, "show", listed["campaign_id"])
-    items = json.loads((await cli(broker, "items", listed["campaign_id"], "--state", "failed", "--json"))[1])
-    assert shown[0] == 0
-    assert "3 moved" in shown[1]
-    assert [item["instance_id"] for item in items] == ["i2"]
-    assert (await cli(broker, "pause", listed["campaign_id"], "--reason", "late"))[0] == 5
+    lines = await cli(broker, "watch", listed["campaign_id"])
+    assert lines[0] == 1
+    assert f"{listed['campaign_id']}  FINISHED_WITH_FAILURES" in lines[1]
+    assert "PROVIDER_FAILED" in lines[1]
+    shown = await cli(broker, "items", listed["campaign_id"], "--state", "failed", "--json")
+    assert [item["instance_id"] for item in json.loads(shown[1])] == ["i2"]

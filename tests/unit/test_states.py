@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from purveyor_server.domain.campaigns import CAMPAIGN_TRANSITIONS
 from purveyor_server.domain.states import (
     BINDING_TRANSITIONS,
     FINAL_OPERATION,
@@ -40,6 +41,7 @@ MACHINES = [
     ("Instance", INSTANCE_TRANSITIONS),
     ("Binding", BINDING_TRANSITIONS),
     ("Operation", OPERATION_TRANSITIONS),
+    ("Campaign", CAMPAIGN_TRANSITIONS),
 ]
 
 

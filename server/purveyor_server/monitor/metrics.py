@@ -183,6 +183,7 @@ class _Gauges:
         )
         self.drift = gauge("drift", "Instances whose backend is not what the record says, or cannot be asked.", "drift")
         self.stranded = gauge("platform_orphans", "Instances that their platform no longer names.")
+        self.campaigns = gauge("campaigns", "Campaigns that are not over.", "state")
         self.store = gauge("store_bytes", "Size of the store's files.")
         self.free = gauge("disk_free_bytes", "Free on the store's disk.")
         self.low_water = gauge("disk_low_water_bytes", "Below so many free bytes nothing new is accepted.")
@@ -192,6 +193,7 @@ class _Gauges:
         facts = report.facts
         for several in (self.info, self.waiting, self.running, self.ready, self.circuit, self.frozen, self.drift):
             several.clear()
+        self.campaigns.clear()
         self.info.labels(report.version).set(1)
         for queue in facts.queues:
             self.waiting.labels(queue.provider, str(queue.waiting)).set(queue.operations)
@@ -203,6 +205,8 @@ class _Gauges:
         for drift, count in facts.drift.items():
             self.drift.labels(drift).set(count)
         self.stranded.set(facts.platform_orphans)
+        for state, count in facts.campaigns.items():
+            self.campaigns.labels(state).set(count)
         for freeze in report.freezes:
             self.frozen.labels(freeze.name).set(1)
         self._fill_inventories(report)

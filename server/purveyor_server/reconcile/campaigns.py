@@ -41,7 +41,7 @@ from purveyor_server.store.campaigns import CampaignChange, CampaignSituation, C
 from purveyor_server.store.contract import SYSTEM, Commit, Page, Store
 
 _log = structlog.get_logger(__name__)
-SPAN = 1000  # instances of whatever plan that one round looks at while a campaign is written down
+SPAN = 500  # instances of whatever plan that one round looks at while a campaign is written down
 LOOK = 50  # items that are judged at once
 
 
@@ -77,14 +77,13 @@ class CampaignLoop:
     async def _advance(self, campaign: Campaign, frozen: set[str]) -> bool:
         """Whether anything has changed. What goes wrong with one campaign does not stop the others."""
         try:
+            held = bool(frozen & {ALL, RECOVERY, PROVIDER + campaign.provider})
             if campaign.counts.running:
-                moved = await self._look_after(campaign)
+                moved = await self._look_after(campaign, asks=not held)
                 campaign = await self._store.campaign(campaign.campaign_id) or campaign
             else:
                 moved = False
-            if campaign.state not in {CampaignState.PLANNED, CampaignState.RUNNING}:
-                return moved
-            if frozen & {ALL, RECOVERY, PROVIDER + campaign.provider}:
+            if held or campaign.state not in {CampaignState.PLANNED, CampaignState.RUNNING}:
                 return moved
             if (why := self._astray(campaign)) is not None:
                 await self._pause(campaign, why)
@@ -150,7 +149,7 @@ class CampaignLoop:
 
         await self._store.change_campaign(CampaignChange(campaign.campaign_id, decide, tuple(picked)))
         if any(verdict.go for verdict in picked.values()):
-            await self._look_after(campaign)
+            await self._look_after(campaign, asks=True)
         return True
 
     async def _picked(self, campaign: Campaign, due: Sequence[Item], wanted: int) -> dict[int, campaign_items.Verdict]:
@@ -167,9 +166,10 @@ class CampaignLoop:
 
     # Look after what runs.
 
-    async def _look_after(self, campaign: Campaign) -> bool:
-        """Ask for what has no operation yet, note what has ended."""
+    async def _look_after(self, campaign: Campaign, *, asks: bool) -> bool:
+        """Ask for what has no operation yet, unless something is frozen; note what has ended."""
         running = await self._store.campaign_items(campaign.campaign_id, 0, MAX_PARALLELISM, ItemState.RUNNING)
+        running = tuple([item for item in running if asks or item.operation_id])
         operations = await self._operations(running)
         becoming = (self._become(campaign, item, operations) for item in running)
         found = await asyncio.gather(*becoming, return_exceptions=True)

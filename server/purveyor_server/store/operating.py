@@ -57,6 +57,7 @@ class Facts(msgspec.Struct, frozen=True):
     free_bytes: int
     low_water_bytes: int
     drift: Mapping[str, int] = {}  # instances by drift, without those IN_SYNC
+    campaigns: Mapping[str, int] = {}  # those that are not over, by state
     held: int = 0  # failed operations whose remains are kept for an operator
     platform_orphans: int = 0
 

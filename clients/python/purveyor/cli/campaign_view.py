@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 
@@ -105,9 +105,11 @@ def _outcome(item: CampaignItem) -> str:
 
 async def follow(session: Session, states: AsyncIterator[Campaign]) -> Campaign:
     """Show a campaign to its end; the last that was told of it. Raises PurveyorError."""
-    if not session.json and sys.stdout.isatty():
-        return await _live(states)
     last = None
+    if not session.json and sys.stdout.isatty():
+        last = await _live(states)
+        _name_failures(session, last)
+        return last
     async with aclosing(states) as found:  # type: ignore[type-var] # a generator behind an iterator's type
         async for last in found:
             if session.json:
@@ -115,9 +117,14 @@ async def follow(session: Session, states: AsyncIterator[Campaign]) -> Campaign:
             else:
                 session.write(line(last) + "\n")
     assert last is not None, "the first message is the present state"
+    _name_failures(session, last)
+    return last
+
+
+def _name_failures(session: Session, last: Campaign) -> None:
+    """What failed, whole, below the lines or the view."""
     if not session.json and last.failures:
         session.show(items(last.failures))
-    return last
 
 
 def line(found: Campaign) -> str:
@@ -140,18 +147,16 @@ async def _live(states: AsyncIterator[Campaign]) -> Campaign:
 
 def _drawn(found: Campaign) -> Group:
     from rich.progress_bar import ProgressBar  # noqa: PLC0415 - for terminals only
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
+    bar = Table.grid(padding=(0, 2))
     done = found.succeeded + found.failed + found.skipped
-    parts: list[Any] = [
-        f"{_what(found)}  {found.state}  {_stage(found)}",
-        ProgressBar(total=max(1, found.total), completed=done, width=BAR_WIDTH),
-        _counts(found),
-    ]
-    if found.problem:
-        parts.append(clean(found.problem))
-    if found.failures:
-        parts.append(items(found.failures))
-    return Group(*parts)
+    bar.add_row(ProgressBar(total=max(1, found.total), completed=done, width=BAR_WIDTH), _counts(found))
+    lines = [clean(found.problem)] if found.problem else []
+    lines += [clean(f"{one.tenant}/{one.instance_id}  {one.code}: {one.message}") for one in found.failures]
+    told = (Text(line, no_wrap=True, overflow="ellipsis") for line in lines)
+    return Group(f"{_what(found)}  {found.state}  {_stage(found)}", bar, *told)
 
 
 def _what(found: Campaign) -> str:

@@ -111,7 +111,7 @@ async def begin(parts: AdminParts, caller: Caller, wish: CampaignWish, act: Act)
         reason=reason,
         principal=caller.subject,
         request_id=act.request_id,
-        fingerprint=msgspec.json.encode((aim, wish.canary, pace.batch_size, pace.parallelism)).decode(),
+        fingerprint=msgspec.json.encode((aim, pace, wish.canary)).decode(),
         created_at=now,
         updated_at=now,
     )

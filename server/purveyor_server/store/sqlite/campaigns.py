@@ -33,6 +33,7 @@ _ITEMS = _SQL["items"]
 _ITEMS_IN_STATE = _SQL["items_in_state"]
 _ITEMS_DUE = _SQL["items_due"]
 _PART = _SQL["part"]
+_LIVE_COUNTS = _SQL["live_counts"]
 _TOTAL = _SQL["total"]
 _GONE_ITEMS = _SQL["gone_items"]
 _GONE_CAMPAIGNS = _SQL["gone_campaigns"]
@@ -133,6 +134,10 @@ class CampaignReading:
     async def campaigns(self, page: Page, *, live: bool = False) -> tuple[Campaign, ...]:
         found = await self._readers.rows(_LIVE if live else _CAMPAIGNS, (page.after, page.limit))
         return tuple([_campaign(row[0]) for row in found])
+
+    async def campaign_counts(self) -> dict[str, int]:
+        """Campaigns that are not over, by state."""
+        return dict(await self._readers.rows(_LIVE_COUNTS))
 
     async def campaign_items(
         self, campaign_id: str, after: int, limit: int, state: ItemState | None = None

@@ -313,6 +313,7 @@ class SqliteStore(SightingWriter, SqliteReads):
             free_bytes=await asyncio.to_thread(self._disk.free),
             low_water_bytes=self._settings.low_water_bytes,
             drift=await self.drift_counts(),
+            campaigns=await self.campaign_counts(),
             held=await self.held(),
             platform_orphans=await self.platform_orphan_count(),
         )

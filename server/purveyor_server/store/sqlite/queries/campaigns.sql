@@ -9,6 +9,10 @@ SELECT body FROM campaigns WHERE principal = ? AND request_id = ?;
 -- name: live
 SELECT body FROM campaigns INDEXED BY campaigns_live WHERE live = 1 AND campaign_id > ? ORDER BY campaign_id LIMIT ?;
 
+-- name: live_counts
+SELECT json_extract(CAST(body AS TEXT), '$.state') AS state, count(*)
+FROM campaigns INDEXED BY campaigns_live WHERE live = 1 GROUP BY state;
+
 -- The newest first; an empty key stands for the beginning.
 -- name: campaigns
 SELECT body FROM campaigns WHERE ?1 = '' OR campaign_id < ?1 ORDER BY campaign_id DESC LIMIT ?2;
