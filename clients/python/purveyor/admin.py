@@ -43,6 +43,7 @@ from purveyor.drifting import DriftCalls
 from purveyor.errors import PurveyorError
 from purveyor.failures import from_rpc
 from purveyor.inventories import PlatformOrphanCalls
+from purveyor.leasing import LeaseOversight
 from purveyor.opened import OpenedClient
 from purveyor.orphans import OrphanCalls
 from purveyor.pages import walk
@@ -62,7 +63,14 @@ REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
 class AdminClient(
-    CatalogAdmin, CampaignCalls, RemainsCalls, OrphanCalls, DriftCalls, PlatformOrphanCalls, OpenedClient
+    CatalogAdmin,
+    CampaignCalls,
+    LeaseOversight,
+    RemainsCalls,
+    OrphanCalls,
+    DriftCalls,
+    PlatformOrphanCalls,
+    OpenedClient,
 ):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from purveyor.catalog_values import CatalogRefusal
     from purveyor.orphan_values import InventoryStatus
-    from purveyor.values import Json, OperationStatus
+    from purveyor.values import Binding, Json, OperationStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +205,17 @@ class Key:
     values: int
     primary: bool
     present: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForceRevoked:
+    """A binding that was given up: its tombstone, what may still be there, the operations that ended with it, and until when its
+    login may still work (None: without end)."""
+
+    binding: Binding
+    left_behind: tuple[str, ...]
+    ended_operation_ids: tuple[str, ...]
+    access_until: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from purveyor.catalogs import follow_catalog
 from purveyor.connection import Limits
 from purveyor.events import follow_events, question
 from purveyor.inventories import InventoryCalls
+from purveyor.leasing import LeaseCalls
 from purveyor.lookup import Lookup
 from purveyor.opened import OpenedClient
 from purveyor.operations import OperationHandle
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     )
 
 
-class Client(InventoryCalls, OpenedClient):
+class Client(InventoryCalls, LeaseCalls, OpenedClient):
     """`async with Client("unix:/path", tenant="team-a") as client:`
 
     `address`: `unix:/path` or `host:port`; None = PURVEYOR_ADDRESS, else the socket of `purveyor serve --dev`. `timeout`,
@@ -229,7 +230,8 @@ class Client(InventoryCalls, OpenedClient):
             validate_only=validate_only,
             wait=encode.duration("wait", wait),
         )
-        return self._outcomes.active_binding(await self._change(self.connection.stub.Bind, request, wait))
+        answer = await self._change(self.connection.stub.Bind, request, wait)
+        return self._outcomes.active_binding(answer)
 
     async def unbind(
         self,

@@ -6,7 +6,7 @@ took over its id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from purveyor import decode
 from purveyor.errors import NotFoundError
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 NOTHING_TO_DO = OperationStatus(operation_id="", state=OperationState.SUCCEEDED, done=True, percent=100.0)
 
 
-def _status(answer: messages.DeprovisionResponse | messages.UnbindResponse) -> OperationStatus:
+Answer: TypeAlias = (
+    "messages.DeprovisionResponse | messages.UnbindResponse | messages.BindResponse | messages.RenewBindingResponse"
+    " | messages.RotateBindingResponse"
+)
+
+
+def _status(answer: Answer) -> OperationStatus:
     return decode.operation(answer.operation) if answer.HasField("operation") else NOTHING_TO_DO
 
 
@@ -45,15 +51,27 @@ class Outcomes:
         """Ends with the instance's tombstone."""
         return OperationHandle(self._client, _status(answer), self._old_instance, replayed=answer.replayed)
 
-    def active_binding(self, answer: messages.BindResponse) -> OperationHandle[ActiveBinding]:
+    def active_binding(
+        self, answer: messages.BindResponse | messages.RotateBindingResponse
+    ) -> OperationHandle[ActiveBinding]:
         """Ends with the binding and its credentials: those of the answer if it had them, else they are asked for."""
 
         async def fetch(status: OperationStatus) -> ActiveBinding:
             if answer.HasField("credentials"):
                 return decode.active(decode.binding(answer.binding), decode.credentials(answer.credentials))
-            return await self._with_credentials(status)
+            return await self._with_credentials(decode.binding(answer.binding), status)
 
-        return OperationHandle(self._client, decode.operation(answer.operation), fetch, replayed=answer.replayed)
+        return OperationHandle(self._client, _status(answer), fetch, replayed=answer.replayed)
+
+    def renewed(self, answer: messages.RenewBindingResponse) -> OperationHandle[Binding]:
+        """Ends with the binding; it is in the answer when there was nothing to do."""
+
+        async def fetch(status: OperationStatus) -> Binding:
+            if not status.operation_id:
+                return decode.binding(answer.binding)
+            return await self._live_binding(status)
+
+        return OperationHandle(self._client, _status(answer), fetch, replayed=answer.replayed)
 
     def gone_binding(self, answer: messages.UnbindResponse) -> OperationHandle[Binding | None]:
         """Ends with the binding's tombstone."""
@@ -69,11 +87,21 @@ class Outcomes:
             raise _replaced("instance", status.instance_id)
         return found
 
-    async def _with_credentials(self, status: OperationStatus) -> ActiveBinding:
+    async def _live_binding(self, status: OperationStatus) -> Binding:
         found = await self._client.binding(status.instance_id, status.binding_id)
-        secret = await self._client.credentials(status.instance_id, status.binding_id)
         if found.uid != status.binding_uid:
             raise _replaced("binding", status.binding_id)
+        return found
+
+    async def _with_credentials(self, known: Binding | None, status: OperationStatus) -> ActiveBinding:
+        """Of the binding that the operation works on; without one, of the `known` one."""
+        instance_id, binding_id, uid = status.instance_id, status.binding_id, status.binding_uid
+        if known is not None and not status.operation_id:
+            instance_id, binding_id, uid = known.instance_id, known.binding_id, known.uid
+        found = await self._client.binding(instance_id, binding_id)
+        secret = await self._client.credentials(instance_id, binding_id)
+        if found.uid != uid:
+            raise _replaced("binding", binding_id)
         return decode.active(found, secret)
 
     async def _old_instance(self, status: OperationStatus) -> Instance | None:
@@ -96,7 +124,7 @@ class Outcomes:
 
     async def _anything(self, status: OperationStatus) -> Instance | Binding | None:
         if status.verb == Verb.BIND:
-            return await self._with_credentials(status)
+            return await self._with_credentials(None, status)
         return await (self._old_binding(status) if status.binding_id else self._old_instance(status))
 
 

@@ -16,6 +16,7 @@ from purveyor.admin_values import (
     BrokerStatus,
     Difference,
     Explanation,
+    ForceRevoked,
     Freeze,
     Key,
     KeyRotation,
@@ -244,6 +245,40 @@ class SyncClient:
         (INVENTORY_REFUSED) for what looks like an accident: nothing is changed then."""
     def claim(self, instance_id: str, *, validate_only: bool = False) -> Instance:
         """Say of a platform-orphan that it is this caller's own after all. Raises NotFoundError, FailedPreconditionError."""
+    def renew(
+        self,
+        instance_id: str,
+        binding_id: str,
+        *,
+        expire_time: datetime | None = None,
+        ttl: Seconds | None = None,
+        allow_shorter: bool = False,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[Binding]:
+        """Move the end of a binding to `expire_time` (aware), or to `ttl` seconds from now; without both as the plan says.
+
+        A binding that lasts as long already is left as it is, unless `allow_shorter`. Raises InvalidRequestError beyond
+        the plan's max_ttl, FailedPreconditionError when it is not ACTIVE or has a successor, AbortedError."""
+    def rotate(
+        self,
+        instance_id: str,
+        binding_id: str,
+        *,
+        successor_id: str = "",
+        ttl: Seconds | None = None,
+        overlap: Seconds | None = None,
+        etag: str = "",
+        request_id: str | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> SyncOperationHandle[ActiveBinding]:
+        """Make the successor of a binding; the result carries its credentials, the predecessor's work for `overlap` seconds.
+
+        `successor_id`: empty = the server makes one. A binding that has a successor is answered with it. Raises
+        FailedPreconditionError when it is not ACTIVE, its plan does not offer it or its own predecessor is still there."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -427,6 +462,16 @@ class SyncAdminClient:
         """Try again what failed; how many. Raises NotFoundError, FailedPreconditionError."""
     def watch_campaign(self, campaign_id: str) -> BlockingIterator[Campaign]:
         """The campaign as it is, then as it becomes; ends when nothing of it runs any more. Raises NotFoundError."""
+    def expiring_bindings(
+        self, within: Seconds | None = None, *, tenant: str = "", blocked: bool = False, page_size: int = 0
+    ) -> BlockingIterator[Binding]:
+        """Bindings of every tenant, or of one, that end within so many seconds (None: a day), those that end first before
+        others. `blocked`: instead those whose access could not be taken away, by their next attempt."""
+    def force_revoke(
+        self, tenant: str, instance_id: str, binding_id: str, reason: str, *, validate_only: bool = False
+    ) -> ForceRevoked:
+        """Give up a binding whose access cannot be taken away: it is DELETED, its login may still be there. Raises
+        FailedPreconditionError unless it is REVOCATION_BLOCKED, AbortedError while somebody works on it."""
     def retry(
         self, operation_id: str, reason: str, *, request_id: str | None = None, validate_only: bool = False
     ) -> OperationStatus:

@@ -67,6 +67,7 @@ class Verb(StrEnum):
     UNBIND = "UNBIND"
     CLEANUP = "CLEANUP"
     REPAIR = "REPAIR"
+    RENEW = "RENEW"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +272,9 @@ class Binding:
     renew_before: datetime | None = None
     predecessor_binding_id: str = ""
     successor_binding_id: str = ""
+    rotate_time: datetime | None = None
+    revocation_retry_time: datetime | None = None
+    revocation_attempts: int = 0
     cleanup_required: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -112,7 +112,7 @@ def decide_renew(situation: Situation, ask: RenewAsk) -> Decision:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings, request.binding_id)
     later = binding.expires_at is not None and target > binding.expires_at
     if not later and (target == binding.expires_at or not request.allow_shorter):
-        return Decision(operation=situation.last_operation, instance=instance, binding=binding, replayed=True)
+        return Decision(instance=instance, binding=binding, replayed=True)
     check_capacity(situation.backlog, ask.settings)
     new = terms(plan.lease, binding.uid, situation.now, target, rotatable=plan.rotatable)
     return _accepted(situation, ask, (instance, binding, plan), new)

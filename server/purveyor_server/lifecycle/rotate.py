@@ -157,10 +157,11 @@ def _plan_of(instance: Instance) -> str:
 
 
 async def _with_operation(parts: Parts, scope: Scope, decision: Decision) -> Decision:
-    """A successor that was there already, with its newest operation."""
+    """A successor that was there already, with the operation that made it, if that is still its newest."""
     if decision.operation is not None or decision.binding is None:
         return decision
-    return replace(decision, operation=await parts.store.operation(scope, decision.binding.last_operation))
+    newest = await parts.store.operation(scope, decision.binding.last_operation)
+    return replace(decision, operation=newest if newest is not None and newest.verb is Verb.BIND else None)
 
 
 def decide_rotate(situation: Situation, ask: RotateAsk) -> Decision:
@@ -198,7 +199,8 @@ def _same(situation: Situation, ask: RotateAsk, old: Binding, successor: Binding
     """The successor that is there, unless another one was asked for."""
     if ask.request.successor_id not in {"", successor.binding_id}:
         raise not_rotatable(old, f"it has the successor {successor.binding_id!r}", successor=successor.binding_id)
-    running = (op for op in situation.operations if op.operation_id == successor.last_operation)
+    own = (op for op in situation.operations if op.binding_uid == successor.uid)
+    running = (op for op in own if op.verb is Verb.BIND)
     return Decision(operation=next(running, None), instance=situation.instance, binding=successor, replayed=True)
 
 

@@ -19,6 +19,7 @@ from purveyor.cli import (
     following,
     inventories,
     keys,
+    leasing,
     operating,
     orphaning,
     placing,
@@ -103,6 +104,7 @@ orphaning.add(app)
 drifting.add(app)
 inventories.add(app)
 failing.add(app)
+leasing.add(app)
 keys.add(app)
 quotas.add(app)
 campaigning.add(app)

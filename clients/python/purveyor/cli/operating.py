@@ -20,7 +20,7 @@ Admin = Annotated[
 Reason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it stays in the audit record.")]
 DryRun = Annotated[bool, typer.Option("--validate-only", help="Make every check, change nothing.", show_default=False)]
 Operation = Annotated[str, typer.Argument(metavar="OPERATION")]
-What = Annotated[list[str], typer.Argument(metavar="WHAT", help="deletes, reaping, all, or: provider NAME.")]
+What = Annotated[list[str], typer.Argument(metavar="WHAT", help="deletes, reaping, rotation, all, or: provider NAME.")]
 
 
 def add(app: typer.Typer) -> None:
@@ -56,7 +56,7 @@ async def freeze(
     validate_only: DryRun = False,
     admin: Admin = None,
 ) -> None:
-    """Stop something before its next outside call: deletes, reaping, all, or: provider NAME."""
+    """Stop something before its next outside call: deletes, reaping, rotation, all, or: provider NAME."""
     async with session.admin_client(admin) as broker:
         found = await broker.freeze(_name(what), reason, validate_only=validate_only)
     words = f"frozen: {found.name}: {found.reason} (by {found.principal})"
@@ -85,7 +85,7 @@ def _name(what: list[str]) -> str:
         return what[0]
     if len(what) == 2 and what[0] == "provider":  # noqa: PLR2004 - a word and a name
         return f"provider:{what[1]}"
-    raise typer.BadParameter("give deletes, reaping, all, or: provider NAME", param_hint="WHAT")
+    raise typer.BadParameter("give deletes, reaping, rotation, all, or: provider NAME", param_hint="WHAT")
 
 
 async def purge(

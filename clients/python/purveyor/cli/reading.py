@@ -8,6 +8,7 @@ import typer
 
 from purveyor.cli import completing
 from purveyor.cli.arguments import Filter, Limit, Timeout
+from purveyor.cli.leasing import Blocked, Expiring, Within, list_expiring
 from purveyor.cli.lists import Item, newest
 from purveyor.cli.operating import Admin
 from purveyor.cli.session import Session, command
@@ -87,10 +88,16 @@ async def bindings(
     filter: Filter = "",  # noqa: A002 - the option's name
     limit: Limit = None,
     deleted: Deleted = False,  # noqa: FBT002 - an option
+    expiring: Expiring = False,  # noqa: FBT002 - an option
+    blocked: Blocked = False,  # noqa: FBT002 - an option
+    within: Within = None,
+    admin: Admin = None,
 ) -> None:
-    """The bindings of an instance, or of the whole tenant, oldest first."""
+    """The bindings of an instance, or of the whole tenant, oldest first; with --expiring or --blocked those of every tenant."""
     from purveyor.cli import render  # noqa: PLC0415 - as above
 
+    if expiring or blocked:
+        return await list_expiring(session, admin, within=within, blocked=blocked, limit=limit)
     async with session.client() as client:
         page_size = LARGEST_PAGE if limit else 0
         items = client.bindings(instance_id, filter, show_deleted=deleted, page_size=page_size)
