@@ -10,11 +10,12 @@ from msgspec.structs import replace
 from purveyor_server.domain import principal
 from purveyor_server.domain.catalog import Catalog, Plan, PlanLimits, PlanSchemas, Service
 from purveyor_server.domain.model import Binding, Instance, Operation, ProviderRef, Settings
-from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb
+from purveyor_server.domain.states import BindingState, InstanceState, Make, OperationState, Verb
 from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.contract import Caller
-from purveyor_server.providers.contract import Ability, Work
+from purveyor_server.providers.contract import Ability, PlannedStep, Work
 from purveyor_server.store.contract import Backlog, Situation
+from tests.fakes.provider import World, WorldPiece
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TENANT = "acme"
@@ -77,8 +78,11 @@ class FakePlans:
     def abilities(self, ref: ProviderRef) -> frozenset[Ability]:
         return self.said
 
-    def plan_names(self, ref: ProviderRef, work: Work) -> tuple[str, ...]:
-        return (f"{work.verb.lower()}-one", f"{work.verb.lower()}-two")
+    def plan_steps(self, ref: ProviderRef, work: Work) -> tuple[PlannedStep, ...]:
+        make = Make.ABSENT if work.verb in {Verb.DEPROVISION, Verb.UNBIND} else Make.ENSURE
+        world = World()
+        names = (f"{work.verb.lower()}-one", f"{work.verb.lower()}-two")
+        return tuple(PlannedStep(WorldPiece(world, name, name), make, pivot=name.endswith("two")) for name in names)
 
 
 def settings(plan_id: str = "small", **parameters: Any) -> Settings:

@@ -167,7 +167,7 @@ async def test_etag_and_validate_only(house: House) -> None:
     stale = await house.refused(house.renew(ttl=2 * HOUR, etag="0"))
     assert stale.reason is Reason.ETAG_MISMATCH
     tried = await house.renew(ttl=2 * HOUR, etag=etag_of(made), validate_only=True)
-    assert tried.planned == ("bind-one", "bind-two")
+    assert [step.name for step in tried.planned] == ["bind-one", "bind-two"]
     assert tried.operation is not None
     assert tried.operation.operation_id == ""
     assert await house.unfinished() == ()

@@ -213,7 +213,7 @@ async def test_rotating_gives_nobody_credentials_who_could_not_read_them(house: 
 async def test_validate_only_changes_nothing(house: House) -> None:
     old = await house.active()
     tried = await house.rotate(validate_only=True)
-    assert tried.planned == ("bind-one", "bind-two")
+    assert [step.name for step in tried.planned] == ["bind-one", "bind-two"]
     assert await house.binding() == old
     assert await house.unfinished() == ()
 

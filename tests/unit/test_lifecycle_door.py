@@ -177,7 +177,7 @@ async def test_validate_only_checks_and_stores_nothing(lab: Broker) -> None:
     shown = await lab.door.provision(LOCAL, provision(validate_only=True, request_id="r"))
     assert shown.operation is not None
     assert (shown.operation.operation_id, shown.operation.instance_uid) == ("", "")
-    assert shown.planned == ("provision-one", "provision-two")
+    assert shown.planned == (("provision-one", "ensure", False), ("provision-two", "ensure", True))
     assert (await reason(lab.door.get_instance(LOCAL, TENANT, INSTANCE))).reason is Reason.INSTANCE_NOT_FOUND
     bad = provision(validate_only=True, parameters={"size": 0})
     assert (await reason(lab.door.provision(LOCAL, bad))).reason is Reason.INVALID_PARAMETERS
@@ -188,7 +188,7 @@ async def test_validate_only_checks_and_stores_nothing(lab: Broker) -> None:
         (lab.door.deprovision(LOCAL, deprovision(validate_only=True)), "deprovision-one"),
     ):
         outcome = await call
-        assert outcome.planned[0] == steps
+        assert outcome.planned[0].name == steps
         assert outcome.operation is not None
         assert outcome.operation.operation_id == ""
     listed = await lab.door.list_operations(LOCAL, Listing(tenant=TENANT))

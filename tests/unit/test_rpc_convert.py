@@ -19,6 +19,7 @@ from purveyor_server.domain.catalog import Catalog, Plan, PlanSchemas, Service
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import Endpoint, Failure, Identity, MaintenanceInfo, ProviderRef, Step
 from purveyor_server.domain.states import Drift, Make, OperationState, StepState, Verb, Waiting
+from purveyor_server.lifecycle.contract import Planned
 from purveyor_server.lifecycle.door import ROLES, Action
 from purveyor_server.rpc.convert import enums, requests
 from purveyor_server.rpc.convert.binding import encode_binding, encode_credentials
@@ -277,7 +278,7 @@ def test_steps_and_planned_steps() -> None:
     )
 
     done = encode_operation(operation(), (step,)).steps[0]
-    planned = encode_operation(operation(verb=Verb.DEPROVISION), planned=("role",)).steps[0]
+    planned = encode_operation(operation(verb=Verb.DEPROVISION), planned=(Planned("role", Make.ABSENT),)).steps[0]
 
     assert (done.name, done.state, done.pivot) == ("role", operation_pb2.Step.STATE_DONE, True)
     assert (planned.state, planned.make) == (operation_pb2.Step.STATE_PLANNED, operation_pb2.Step.MAKE_ABSENT)

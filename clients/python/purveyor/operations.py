@@ -92,6 +92,12 @@ class OperationHandle(Generic[Result_co]):
                 self._status = status
                 yield status
 
+    async def children(self) -> AsyncGenerator[OperationStatus, None]:
+        """The operations that this one caused: the unbinds of a cascade, the clean-ups of a failure. Raises PurveyorError."""
+        if self.id:
+            async for child in self._client.operations(f'parent_operation_id = "{self.id}"'):
+                yield child
+
     async def refresh(self) -> OperationStatus:
         """Ask for the present state. Raises PurveyorError, and ValueError as `result` does."""
         if not self.id:

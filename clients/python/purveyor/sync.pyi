@@ -73,6 +73,8 @@ class SyncOperationHandle(Generic[Result_co]):
         """The states as they change, the present one first, until the end. Raises PurveyorError."""
     def watch(self, *, steps: bool = False) -> BlockingIterator[OperationStatus]:
         """As iteration over the handle; `steps` adds the steps. Raises PurveyorError, and ValueError as `result` does."""
+    def children(self) -> BlockingIterator[OperationStatus]:
+        """The operations that this one caused: the unbinds of a cascade, the clean-ups of a failure. Raises PurveyorError."""
     def refresh(self) -> OperationStatus:
         """Ask for the present state. Raises PurveyorError, and ValueError as `result` does."""
     def cancel(self, wait: Seconds | None = None, *, request_id: str | None = None) -> OperationStatus:

@@ -279,6 +279,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     cleanup_required: tuple[str, ...] = ()
     parent: str = ""
+    children: int = 0  # how many operations of bindings a DEPROVISION waits for: the first half of its percent
     origin: str = ""  # CLEANUP: the operation whose remains it removes
     cleanup: tuple[CleanupStep, ...] = ()  # CLEANUP: what to do, in order
     generation: int = 0  # CLEANUP: how many came before it for the same origin

@@ -144,7 +144,8 @@ class Calls:
 
     def _progress(self, step: Step, percent: float, sentence: str) -> None:
         weight = self._journal.total_weight or 1.0
-        total = self._journal.percent_before(step.index) + clamped(percent) * step.weight / weight
+        of_step = self._journal.percent_of(clamped(percent) / 100.0 * step.weight / weight)
+        total = self._journal.percent_before(step.index) + of_step
         self._report(self._journal.operation.operation_id, min(total, 100.0), hiding.masked(words(sentence)))
 
 

@@ -192,5 +192,10 @@ class Journal:
     def percent_before(self, index: int) -> float:
         """Weighted percent when the steps before `index` are finished."""
         finished = sum(step.weight for step in self.steps[:index])
-        share = 100.0 * finished / self.total_weight if self.total_weight else 0.0
-        return min(share, 100.0)  # weights of a plan may change
+        share = finished / self.total_weight if self.total_weight else 0.0
+        begin = transitions.CHILDREN_PERCENT if self.operation.children else 0.0
+        return begin + self.percent_of(min(share, 1.0))  # weights of a plan may change
+
+    def percent_of(self, share: float) -> float:
+        """What a share of the own steps (0 to 1) is of the whole, in percent."""
+        return share * (100.0 - (transitions.CHILDREN_PERCENT if self.operation.children else 0.0))

@@ -114,13 +114,16 @@ def _being_removed(job: Job, operation: Operation) -> bool:
 
 
 def dependents(job: Job, operation: Operation) -> tuple[Operation, ...]:
-    """Those that waited for the ended operation, without it; a parent is told of a child that failed."""
+    """Those that waited for the ended operation, without it.
+
+    A deprovision is told of an unbind that failed, its child or not: the access may still be there.
+    """
     failure = None
     if operation.verb is Verb.UNBIND and operation.state is OperationState.FAILED:
         message = f"the binding {operation.binding_id!r} could not be unbound"
         failure = Failure(reason=Reason.CHILD_FAILED, message=message, retryable=True)
     return tuple(
-        unblocked(other, job.now, operation.operation_id, failure if other.operation_id == operation.parent else None)
+        unblocked(other, job.now, operation.operation_id, failure if other.verb is Verb.DEPROVISION else None)
         for other in job.dependents
     )
 

@@ -8,6 +8,7 @@ Limit: what an ended operation means for instance and binding is in `outcomes`.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -117,15 +118,34 @@ def ended(operation: Operation, now: datetime, state: OperationState, failure: F
     )
 
 
+CHILDREN_PERCENT = 50.0  # of an operation with children: how far it is once all of them have ended
+
+
+def out_of_the_way(gone: int, count: int) -> str:
+    """What a parent waits for, in words."""
+    return f"{gone} of {count} bindings are out of the way"
+
+
+def _told(dependent: Operation, left: int) -> dict[str, Any]:
+    """How far a parent is, by what is left of its children; nothing for others."""
+    if not dependent.children:
+        return {}
+    gone = max(dependent.children - left, 0)
+    percent = max(dependent.percent, CHILDREN_PERCENT * gone / dependent.children)
+    return {"percent": percent, "waiting_detail": out_of_the_way(gone, dependent.children)}
+
+
 def unblocked(dependent: Operation, now: datetime, blocker: str, failure: Failure | None) -> Operation:
     """A dependent of an ended operation: due when nothing else blocks it; its deadline starts then."""
     left = tuple(name for name in dependent.blocked_by if name != blocker)
+    told = _told(dependent, len(left))
     if left:
-        return touch(dependent, now, blocked_by=left, failure=dependent.failure or failure)
+        return touch(dependent, now, blocked_by=left, failure=dependent.failure or failure, **told)
     return touch(
         dependent,
         now,
         blocked_by=(),
+        percent=told.get("percent", dependent.percent),
         failure=dependent.failure or failure,
         waiting=Waiting.NONE,
         waiting_detail="",

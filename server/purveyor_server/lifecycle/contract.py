@@ -14,6 +14,7 @@ import msgspec
 
 from purveyor_server.domain.model import Binding, EventKind, Identity, Instance, Json, MaintenanceInfo, Operation, Step
 from purveyor_server.domain.principal import BROKER, NONE, Principal, Role
+from purveyor_server.domain.states import Make
 
 ZERO = timedelta(0)
 
@@ -164,11 +165,19 @@ class OperationDetails(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
 
 
+class Planned(NamedTuple):
+    """A step that would be taken; of a child operation its name begins with `binding/ID/`."""
+
+    name: str
+    make: Make
+    pivot: bool = False
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """The answer to a mutating call. `operation` is None where none was needed (nothing to do, allow_missing).
 
     `credentials` are there when a Bind, or an identical replay of it, finds the binding ACTIVE within `wait`.
-    With validate_only, `operation.operation_id` is empty and `planned` names the steps.
+    With validate_only, `operation.operation_id` is empty and `planned` has the steps, those of child operations first.
     """
 
     operation: Operation | None
@@ -176,7 +185,7 @@ class Outcome(msgspec.Struct, frozen=True):
     binding: Binding | None = None
     credentials: dict[str, Json] | None = None
     replayed: bool = False
-    planned: tuple[str, ...] = ()
+    planned: tuple[Planned, ...] = ()
     last_operation: Operation | None = None
     """The newest operation of the resource, where it is known to differ from `operation` or `operation` is None."""
 
@@ -228,6 +237,7 @@ __all__ = [
     "Ordered",
     "Outcome",
     "PageOf",
+    "Planned",
     "Provision",
     "Renew",
     "Repair",

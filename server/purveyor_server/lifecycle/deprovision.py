@@ -17,6 +17,7 @@ from purveyor_server.domain.names import check_id
 from purveyor_server.domain.principal import Means
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, InstanceState, Verb
+from purveyor_server.engine.transitions import out_of_the_way
 from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_etag, check_write
 from purveyor_server.lifecycle.contract import Caller, Deprovision, Outcome
@@ -126,6 +127,9 @@ def _accepted(situation: Situation, ask: DeprovisionAsk, instance: Instance) -> 
     children = _children(situation, ask, instance)
     blockers = (*(operation.operation_id for operation in running), *children.blockers)
     operation = begin(ask.order, situation, plan, instance_uid=instance.uid, was=was, blocked_by=blockers)
+    count = len(children.blockers)
+    if count:
+        operation = msgspec.structs.replace(operation, children=count, waiting_detail=out_of_the_way(0, count))
     going = touch(
         instance,
         situation.now,

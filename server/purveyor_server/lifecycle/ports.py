@@ -10,11 +10,11 @@ import msgspec
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.domain.platforms import PlatformRules
 from purveyor_server.domain.quotas import Quotas
-from purveyor_server.providers.contract import Ability, Work
+from purveyor_server.providers.contract import Ability, PlannedStep, Work
 
 
 class Plans(Protocol):
-    """What providers say of themselves. Each may raise `ProviderMissingError`, and `plan_names` a `ProviderError`."""
+    """What providers say of themselves. Each may raise `ProviderMissingError`, and `plan_steps` a `ProviderError`."""
 
     def contract(self, ref: ProviderRef) -> str:
         """Version of the provider's step names."""
@@ -24,8 +24,8 @@ class Plans(Protocol):
         """What the provider can do."""
         ...
 
-    def plan_names(self, ref: ProviderRef, work: Work) -> tuple[str, ...]:
-        """Names of the steps that `work` would take."""
+    def plan_steps(self, ref: ProviderRef, work: Work) -> tuple[PlannedStep, ...]:
+        """The steps that `work` would take."""
         ...
 
 

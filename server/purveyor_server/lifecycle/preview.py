@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 from msgspec.structs import replace
 
 from purveyor_server.domain.model import Binding, Json, Operation, Settings
 from purveyor_server.domain.states import WORK_VERBS, Verb
-from purveyor_server.lifecycle.contract import Outcome
+from purveyor_server.lifecycle.contract import Outcome, Planned
 from purveyor_server.lifecycle.running import Parts
 from purveyor_server.lifecycle.veiling import unveil
 from purveyor_server.providers.contract import BindingWork, ProviderError, Work, WorkSettings
@@ -39,7 +39,10 @@ def preview(parts: Parts, decision: Decision, clear: Mapping[str, Json] = NO_CLE
         instance_uid=_uid(operation, operation.instance_uid, Verb.PROVISION),
         binding_uid=_uid(operation, operation.binding_uid, Verb.BIND),
     )
-    return Outcome(shown, instance, binding, planned=_steps(parts, decision, operation, clear))
+    children = [one for one in decision.writes.operations if one.parent == operation.operation_id]
+    planned = [step for child in children for step in _steps(parts, decision, child, clear)]
+    planned += _steps(parts, decision, operation, clear)
+    return Outcome(shown, instance, binding, planned=tuple(planned))
 
 
 def _uid(operation: Operation, uid: str, made_by: Verb) -> str:
@@ -47,12 +50,16 @@ def _uid(operation: Operation, uid: str, made_by: Verb) -> str:
     return "" if operation.verb is made_by else uid
 
 
-def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mapping[str, Json]) -> tuple[str, ...]:
-    """Step names; none when the provider cannot say at present, which a removal tolerates."""
+def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mapping[str, Json]) -> Iterable[Planned]:
+    """The steps; none when the provider cannot say at present, which a removal tolerates."""
     instance = decision.instance
     settings = operation.want or operation.was
     if settings is None or operation.done:
         return ()
+    binding, within = decision.binding, ""
+    if operation.parent:
+        binding = next(one for one in decision.writes.bindings if one.uid == operation.binding_uid)
+        within = f"binding/{binding.binding_id}/"
     snapshot = parts.book.get(settings.plan).snapshot
     work = Work(
         verb=WORK_VERBS[operation.verb],
@@ -60,14 +67,15 @@ def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mappin
         want=_settings(parts, operation.want, clear),
         was=_settings(parts, operation.was, clear),
         outputs=instance.outputs if instance is not None else {},
-        binding=_binding(decision.binding, clear),
+        binding=_binding(binding, clear),
         adopt=operation.adopt,
     )
     try:
-        return parts.plans.plan_names(snapshot.provider, work)
+        steps = parts.plans.plan_steps(snapshot.provider, work)
     except (ProviderError, ProviderMissingError) as error:
         _log.warning("steps could not be planned", provider=snapshot.provider.name, error=type(error).__name__)
         return ()
+    return tuple(Planned(within + step.piece.name, step.make, step.pivot) for step in steps)
 
 
 def _settings(parts: Parts, settings: Settings | None, clear: Mapping[str, Json]) -> WorkSettings | None:

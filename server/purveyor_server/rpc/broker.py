@@ -20,7 +20,7 @@ from purveyor.v1 import broker_service_pb2_grpc, inventory_pb2, operation_pb2
 from purveyor_server.domain.model import Binding, Instance, Operation
 from purveyor_server.domain.names import check_tenant
 from purveyor_server.domain.principal import Role
-from purveyor_server.lifecycle.contract import ZERO, Caller, OperationDetails, Outcome
+from purveyor_server.lifecycle.contract import ZERO, Caller, OperationDetails, Outcome, Planned
 from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.convert import requests
 from purveyor_server.rpc.convert.binding import encode_binding, encode_credentials
@@ -247,7 +247,9 @@ def _details(caller: Caller, details: OperationDetails) -> operation_pb2.Operati
     return encode_operation(details.operation, details.steps, for_operator=caller.operates)
 
 
-def _encoded(caller: Caller, operation: Operation | None, planned: tuple[str, ...]) -> operation_pb2.Operation | None:
+def _encoded(
+    caller: Caller, operation: Operation | None, planned: tuple[Planned, ...]
+) -> operation_pb2.Operation | None:
     if operation is None:
         return None
     return encode_operation(operation, planned=planned, for_operator=caller.operates)

@@ -37,7 +37,10 @@ Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Wait at most this long.", min=0.0, show_default=False)
 ]
 ValidateOnly = Annotated[
-    bool, typer.Option("--validate-only", help="Make every check, change nothing, show the steps.", show_default=False)
+    bool,
+    typer.Option(
+        "--validate-only", "--dry-run", help="Make every check, change nothing, show the steps.", show_default=False
+    ),
 ]
 RequestId = Annotated[str | None, typer.Option(metavar="ID", help="Send an earlier request again.", show_default=False)]
 Filter = Annotated[

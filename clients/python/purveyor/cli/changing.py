@@ -156,7 +156,7 @@ async def deprovision(
     validate_only: ValidateOnly = False,  # noqa: FBT002 - a flag
     request_id: RequestId = None,
 ) -> None:
-    """Give an instance back."""
+    """Give an instance back; with --cascade its bindings first, each told of beside the progress."""
     async with session.client() as client:
         handle = await client.deprovision(
             instance_id,
@@ -166,7 +166,7 @@ async def deprovision(
             validate_only=validate_only,
             request_id=request_id,
         )
-        await conclude(session, handle, wait=wait, limit=timeout)
+        await conclude(session, handle, wait=wait, limit=timeout, children=cascade)
 
 
 async def bind(
@@ -236,8 +236,11 @@ async def cancel(session: Session, operation_id: OperationId, etag: Etag = "", r
     session.emit(found, lambda: render.operation(found))
 
 
-async def conclude(session: Session, handle: OperationHandle[Any], *, wait: bool, limit: float | None) -> None:
+async def conclude(
+    session: Session, handle: OperationHandle[Any], *, wait: bool, limit: float | None, children: bool = False
+) -> None:
     """Show what a change came to: its steps (validate_only), its operation (--no-wait), or its end."""
+    from purveyor.cli import children as family  # noqa: PLC0415 - as below
     from purveyor.cli import progress, render  # noqa: PLC0415 - rich only where it is used
 
     status = handle.status
@@ -251,7 +254,10 @@ async def conclude(session: Session, handle: OperationHandle[Any], *, wait: bool
         return
     if handle.replayed:
         session.say("this was asked for before: nothing new was started")
-    if wait:
+    if wait and children and not session.json:
+        async with family.told(session, handle) as told:
+            status = await progress.finish(session, handle, limit, show=told.parent_moved)
+    elif wait:
         status = await progress.finish(session, handle, limit)
     session.emit(status, lambda: render.operation(status))
 

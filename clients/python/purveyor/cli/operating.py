@@ -18,7 +18,9 @@ Admin = Annotated[
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it stays in the audit record.")]
-DryRun = Annotated[bool, typer.Option("--validate-only", help="Make every check, change nothing.", show_default=False)]
+DryRun = Annotated[
+    bool, typer.Option("--validate-only", "--dry-run", help="Make every check, change nothing.", show_default=False)
+]
 Operation = Annotated[str, typer.Argument(metavar="OPERATION")]
 What = Annotated[list[str], typer.Argument(metavar="WHAT", help="deletes, reaping, rotation, all, or: provider NAME.")]
 

@@ -28,7 +28,7 @@ async def finish(
     *,
     show: Callable[[OperationStatus], None] = lambda _: None,
 ) -> OperationStatus:
-    """Show the operation until its end, at most `limit` seconds; with `--json` by `show` alone.
+    """Show the operation until its end, at most `limit` seconds; with `--json` by `show` alone, which sees every state.
 
     Raises OperationFailedError, TimeoutError, PurveyorError.
     """
@@ -39,9 +39,9 @@ async def finish(
         if session.json:
             await _each(handle, show)
         elif sys.stderr.isatty():
-            await _bar(handle)
+            await _bar(handle, show)
         else:
-            await _lines(session, handle)
+            await _lines(session, handle, show)
     if handle.status.state != OperationState.SUCCEEDED:
         raise from_operation(handle.status)
     return handle.status
@@ -53,11 +53,12 @@ async def _each(handle: OperationHandle[Any], show: Callable[[OperationStatus], 
             show(status)
 
 
-async def _lines(session: Session, handle: OperationHandle[Any]) -> None:
+async def _lines(session: Session, handle: OperationHandle[Any], also: Callable[[OperationStatus], None]) -> None:
     shown = ""
 
     def show(status: OperationStatus) -> None:
         nonlocal shown
+        also(status)
         line = f"{status.percent:3.0f} %  {status.state}  {sentence(status)}"
         if line != shown:
             shown = line
@@ -66,7 +67,7 @@ async def _lines(session: Session, handle: OperationHandle[Any]) -> None:
     await _each(handle, show)
 
 
-async def _bar(handle: OperationHandle[Any]) -> None:
+async def _bar(handle: OperationHandle[Any], also: Callable[[OperationStatus], None]) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - for terminals only
 
     columns = (
@@ -80,6 +81,7 @@ async def _bar(handle: OperationHandle[Any]) -> None:
         task = progress.add_task("", total=100, verb=handle.status.verb.lower())
 
         def show(status: OperationStatus) -> None:
+            also(status)
             progress.update(task, completed=status.percent, description=sentence(status), verb=status.verb.lower())
 
         await _each(handle, show)

@@ -118,11 +118,12 @@ def _cured(parts: AdminParts, job: Job, rule: Rule, graph: dict[str, Operation],
 
 
 def _freed(operation: Operation, now: datetime, graph: dict[str, Operation]) -> Operation:
-    """Without anything to wait for; told when a child of its has failed."""
-    children = [
-        one for name in operation.blocked_by if (one := graph.get(name)) and one.parent == operation.operation_id
-    ]
-    failed = next((one for one in children if one.state is OperationState.FAILED and one.verb is Verb.UNBIND), None)
+    """Without anything to wait for; a deprovision is told of an unbind that has failed."""
+    others = [one for name in operation.blocked_by if (one := graph.get(name)) is not None]
+    deprovisions = operation.verb is Verb.DEPROVISION
+    failed = next(
+        (one for one in others if deprovisions and one.state is OperationState.FAILED and one.verb is Verb.UNBIND), None
+    )
     failure = None
     if failed is not None:
         message = f"the binding {failed.binding_id!r} could not be unbound"

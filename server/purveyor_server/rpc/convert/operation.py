@@ -12,7 +12,8 @@ from purveyor.v1 import operation_pb2, status_pb2
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.etags import etag_of
 from purveyor_server.domain.model import Failure, Operation, Step
-from purveyor_server.domain.states import FORWARD_ONLY, REMOVALS, Make, OperationState, Waiting
+from purveyor_server.domain.states import FORWARD_ONLY, OperationState, Waiting
+from purveyor_server.lifecycle.contract import Planned
 from purveyor_server.rpc.convert.enums import MAKES, OPERATION_STATES, REASONS, STEP_STATES, VERBS, WAITINGS
 from purveyor_server.rpc.convert.values import to_timestamp
 from purveyor_server.rpc.errors import cut, to_status
@@ -24,9 +25,9 @@ _TIMED = frozenset({Waiting.PARKED, Waiting.BACKOFF, Waiting.SETTLING, Waiting.L
 
 
 def encode_operation(
-    operation: Operation, steps: tuple[Step, ...] = (), *, planned: tuple[str, ...] = (), for_operator: bool = False
+    operation: Operation, steps: tuple[Step, ...] = (), *, planned: tuple[Planned, ...] = (), for_operator: bool = False
 ) -> operation_pb2.Operation:
-    """An operation; `steps` and `planned` (names) only where the view or validate_only asks for them."""
+    """An operation; `steps` and `planned` only where the view or validate_only asks for them."""
     message = operation_pb2.Operation(
         operation_id=operation.operation_id,
         tenant=operation.tenant,
@@ -54,7 +55,7 @@ def encode_operation(
         principal=operation.request.principal if operation.request is not None else "",
         resumed_operation_id=operation.resumes,
         etag=etag_of(operation) if operation.operation_id else "",
-        steps=[_step(step) for step in steps] or _planned(operation, planned),
+        steps=[_step(step) for step in steps] or [_planned(step) for step in planned],
     )
     if operation.failure is not None:
         message.error.CopyFrom(_error(operation, operation.failure))
@@ -110,7 +111,6 @@ def _step(step: Step) -> operation_pb2.Step:
     )
 
 
-def _planned(operation: Operation, names: tuple[str, ...]) -> list[operation_pb2.Step]:
-    make = MAKES[Make.ABSENT if operation.verb in REMOVALS else Make.ENSURE]
-    state = operation_pb2.Step.STATE_PLANNED
-    return [operation_pb2.Step(name=name, make=make, state=state) for name in names]  # type: ignore[arg-type] # as above
+def _planned(step: Planned) -> operation_pb2.Step:
+    make, state = MAKES[step.make], operation_pb2.Step.STATE_PLANNED
+    return operation_pb2.Step(name=step.name, make=make, state=state, pivot=step.pivot)  # type: ignore[arg-type] # as above
