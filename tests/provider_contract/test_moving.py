@@ -216,6 +216,7 @@ async def test_a_copy_that_runs_is_ended_by_an_undo_and_found_again_by_a_new_bro
     for index in range(data):
         assert await mover.step(work, index)
     await mover.step(work, data, runs=1)
+    await ground.provider.close()
     ground.provider = ground.open(ground.store)  # a new process: it knows what was saved, and nothing else
     ground.facade.provider = ground.provider
     for index in range(data, len(STEPS)):
