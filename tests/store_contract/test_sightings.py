@@ -140,7 +140,8 @@ async def test_lists_are_pages_by_provider_and_state(store: Store) -> None:
     assert [found.thing.name for _, found in rest] == ["t2", "t3", "t4"]
     assert await listed(store, "beside") == ["other"]
     assert await listed(store, "", SightingState.GONE) == []
-    assert await store.sighted("main", ["uid-t1", "uid-other", "nobody"]) == {"uid-t1"}
+    (noted,) = await store.sighted("main", ["uid-t1", "uid-other", "nobody"])
+    assert noted.thing.name == "t1"
 
 
 async def test_what_a_later_sweep_does_not_see_is_gone_page_by_page_and_forgotten(
@@ -153,7 +154,7 @@ async def test_what_a_later_sweep_does_not_see_is_gone_page_by_page_and_forgotte
     assert await store.lose_sightings("main", 2, 3) == 1
     assert await store.lose_sightings("main", 2, 3) == 0
     assert await listed(store, "main", SightingState.GONE) == ["t1", "t2", "t3", "t4"]
-    assert await store.sighted("main", ["uid-t1"]) == frozenset()
+    assert await store.sighted("main", ["uid-t1"]) == ()
     assert await store.forget_sightings(START, 10) == 0
     assert await store.forget_sightings(START + HOUR, 3) == 3
     assert await store.forget_sightings(START + HOUR, 3) == 1

@@ -93,8 +93,8 @@ class SightingReads(Protocol):
         """What the store has of each of the uids that it has anything of; at most a page of uids."""
         ...
 
-    async def sighted(self, provider: str, uids: Sequence[str]) -> frozenset[str]:
-        """Those of the uids that a sighting which has not ended is about; at most a page of uids."""
+    async def sighted(self, provider: str, uids: Sequence[str]) -> tuple[Sighting, ...]:
+        """Sightings of these uids that have not ended; at most a page of uids."""
         ...
 
     async def sighting(self, key: SightingKey) -> Sighting | None:

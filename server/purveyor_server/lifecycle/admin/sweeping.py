@@ -114,14 +114,13 @@ async def _look(run: _Run, batch: list[Owned], known: Mapping[str, Knowledge]) -
     tally.later = max([tally.later, *(owned.revision for owned in batch if owned.revision >= head)])
     strange = strangers(batch, known)
     noted = await store.sighted(name, [owned.uid for owned in batch])
-    concerned = [owned for owned, _ in strange] + [o for o in batch if o.uid in noted and o.uid in known]
-    things = list({(t.kind, t.name): t for t in (_thing(run, owned) for owned in concerned)}.values())
-    ignored = 0
-    for owned, _ in strange:
-        if owned.uid in noted:
-            found = await store.sighting(orphans.SightingKey(name, owned.kind, owned.name))
-            ignored += found is not None and found.state is SightingState.IGNORED and found.thing == _thing(run, owned)
-    tally.orphans += len(strange) - ignored
+    before, ignored = (
+        {one.thing.uid for one in noted},
+        {one.thing for one in noted if one.state is SightingState.IGNORED},
+    )
+    tally.orphans += sum(_thing(run, owned) not in ignored for owned, _ in strange)
+    concerned = [owned for owned, _ in strange] + [owned for owned in batch if owned.uid in before & known.keys()]
+    things = list({(owned.kind, owned.name): _thing(run, owned) for owned in concerned}.values())
     if things and not run.act.validate_only:
         await store.see(name, things, _remembering(run))
 

@@ -158,8 +158,8 @@ class SightingTables:
         at_work = await self._readers.rows(_AT_WORK, names)
         return _told(await self._readers.rows(_RECORDS, names), at_work)
 
-    async def sighted(self, provider: str, uids: Sequence[str]) -> frozenset[str]:
-        return frozenset([row[0] for row in await self._readers.rows(_SIGHTED, (provider, _names(uids)))])
+    async def sighted(self, provider: str, uids: Sequence[str]) -> tuple[Sighting, ...]:
+        return tuple([_decode(row[0]) for row in await self._readers.rows(_SIGHTED, (provider, _names(uids)))])
 
     async def sighting(self, key: SightingKey) -> Sighting | None:
         found = await self._readers.rows(_ONE, (key.provider, key.kind, key.name))

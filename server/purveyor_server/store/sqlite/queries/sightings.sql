@@ -9,7 +9,7 @@ ON CONFLICT (provider, kind, name) DO UPDATE SET uid = excluded.uid, state = exc
 SELECT body FROM sightings WHERE provider = ? AND kind = ? AND name = ?;
 
 -- name: sighted
-SELECT DISTINCT uid FROM sightings
+SELECT body FROM sightings
 WHERE uid IN (SELECT value FROM json_each(?2)) AND provider = ?1 AND state IN ('SEEN', 'CONFIRMED', 'QUARANTINED', 'IGNORED');
 
 -- name: list
