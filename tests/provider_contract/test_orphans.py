@@ -68,7 +68,7 @@ async def record(rig: Rig, shop: Shop, instance_id: str) -> None:
 
 async def fill(rig: Rig) -> None:
     """Revisions until the log is past the marker that things are made with."""
-    for number in range(5):
+    for number in range(10):
         made = records.instance(instance_id=f"other{number}")
         await records.write(rig.store, Writes(instances=(made,)), instance_id=made.instance_id)
 

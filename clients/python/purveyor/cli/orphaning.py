@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from purveyor.cli.operating import Admin, DryRun, Reason
-from purveyor.cli.session import Session, command
+from purveyor.cli.session import Session, command, fallback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ FAILED = 1  # as an operation that failed
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    orphans = typer.Typer(help="Things in backends that no record stands for.", invoke_without_command=True)
-    orphans.callback()(shown)
+    orphans = typer.Typer(help="Things in backends that no record stands for; without a command, which there are.")
+    fallback(orphans)(list_orphans)
     command(orphans, "list")(list_orphans)
     command(orphans)(sweep)
     command(orphans)(quarantine)
@@ -42,15 +42,6 @@ def add(app: typer.Typer) -> None:
     command(orphans)(resume)
     app.add_typer(orphans, name="orphans")
     command(app)(rebuild)
-
-
-def shown(ctx: typer.Context) -> None:
-    """Things in backends that no record stands for; without a command it lists them."""
-    if ctx.invoked_subcommand is None and isinstance(ctx.command, typer.core.TyperGroup):
-        listing = ctx.command.get_command(ctx, "list")
-        assert listing is not None, "the list is a command of this group"
-        with listing.make_context("list", [], parent=ctx) as below:
-            listing.invoke(below)
 
 
 async def list_orphans(session: Session, provider: Of = "", states: States = None, admin: Admin = None) -> None:
