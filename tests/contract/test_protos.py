@@ -94,6 +94,7 @@ ADMIN = {
     "PauseReconciliation": "IDEMPOTENT",
     "ResumeReconciliation": "IDEMPOTENT",
     "RepairInstance": "IDEMPOTENT",
+    "AdoptInstance": "IDEMPOTENT",
     "ValidateCatalog": "NO_SIDE_EFFECTS",
     "DiffCatalog": "NO_SIDE_EFFECTS",
     "ApplyCatalog": "IDEMPOTENT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from purveyor_server.domain.model import Binding, Instance, Operation, ProviderR
 from purveyor_server.domain.states import BindingState, InstanceState, Make, OperationState, Verb
 from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.contract import Caller
-from purveyor_server.providers.contract import Ability, PlannedStep, Work
+from purveyor_server.providers.contract import Ability, Owned, PlannedStep, Work
 from purveyor_server.store.contract import Backlog, Situation
 from tests.fakes.provider import World, WorldPiece
 
@@ -83,6 +84,9 @@ class FakePlans:
         world = World()
         names = (f"{work.verb.lower()}-one", f"{work.verb.lower()}-two")
         return tuple(PlannedStep(WorldPiece(world, name, name), make, pivot=name.endswith("two")) for name in names)
+
+    async def adoptable(self, ref: ProviderRef, source: Mapping[str, Any]) -> Owned | None:
+        return None
 
 
 def settings(plan_id: str = "small", **parameters: Any) -> Settings:

@@ -12,10 +12,14 @@ import pytest
 
 import purveyor
 from purveyor.admin import AdminClient
+from purveyor.errors import FailedPreconditionError
 from purveyor_server.domain.catalog import Plan, PlanSchemas, Service
 from purveyor_server.domain.drift import Pace
 from purveyor_server.domain.model import ProviderRef
+from purveyor_server.providers.contract import Done, Permanent
 from purveyor_server.providers.postgresql import PostgresProvider
+from purveyor_server.providers.postgresql.adoption import TakenPiece
+from purveyor_server.providers.postgresql.contents import SchemaPiece
 from purveyor_server.reconcile.drift import DriftLoop
 from tests.postgres_server import TestServer
 from tests.rpc.whole import Whole, whole_broker
@@ -119,3 +123,62 @@ async def test_a_repair_takes_no_data_away(ground: Ground) -> None:
     await queried(ground, "CREATE TABLE kept AS SELECT 42 AS n")
     assert (await ground.admin.repair("t", "db", "nothing is wrong", wait=20)).state == "SUCCEEDED"
     assert await queried(ground, "SELECT n FROM kept") == 42
+
+
+@pytest.fixture
+async def legacy(ground: Ground) -> AsyncIterator[str]:
+    """A database with data that nobody manages."""
+    async with ground.postgres.superuser() as session:
+        await session.execute("CREATE DATABASE legacy TEMPLATE template0 OWNER purveyor_admin")
+    password = ground.postgres.running.password.reveal()
+    async with ground.postgres.connect("purveyor_admin", password, "legacy") as session:
+        await session.execute("CREATE TABLE customers AS SELECT i AS id FROM generate_series(1, 500) i")
+    yield "legacy"
+    async with ground.postgres.superuser() as session:
+        await session.execute("DROP DATABASE IF EXISTS legacy WITH (FORCE)")
+
+
+async def rows(ground: Ground, database: str) -> int:
+    async with ground.postgres.superuser(database) as session:
+        count: int = await session.fetchval("SELECT count(*) FROM customers")
+    return count
+
+
+async def test_an_existing_database_is_adopted_bound_and_queried(ground: Ground, legacy: str) -> None:
+    found = await ground.admin.adopt("t", "crm", "svc", "small", {"database": legacy}, "it was there", wait=20)
+    assert found.state == "SUCCEEDED", found.failure
+    bound = await (await ground.client.bind("crm", binding_id="app", wait=20)).result()
+    session = await ground.postgres.login(dict(bound.credentials))
+    try:
+        assert await session.fetchval("SELECT count(*) FROM customers") == 500
+        await session.execute("INSERT INTO customers VALUES (501)")
+    finally:
+        await session.close()
+    await ground.loop.once()
+    assert (await ground.client.instance("crm")).drift == "IN_SYNC"
+    with pytest.raises(FailedPreconditionError):
+        await ground.client.deprovision("crm", cascade=True)
+    await ground.client.update("crm", deletion_protected=False, wait=20)
+    await (await ground.client.deprovision("crm", cascade=True, wait=20)).result()
+
+
+@pytest.mark.parametrize("piece", [SchemaPiece, TakenPiece])
+async def test_a_failed_adoption_leaves_the_data(
+    ground: Ground, legacy: str, piece: type[SchemaPiece | TakenPiece], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is undone; the last step is the pivot, and what failed there is given back by a deprovision."""
+
+    async def refuse(*_: object) -> Done:
+        raise Permanent("not today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(piece, "_ensure", refuse)
+        found = await ground.admin.adopt("t", "crm", "svc", "small", {"database": legacy}, "it was there", wait=20)
+    assert found.state == "FAILED"
+    if piece is SchemaPiece:
+        assert await rows(ground, legacy) == 500
+    with pytest.raises(FailedPreconditionError) as refused:
+        await ground.admin.adopt("t", "else", "svc", "small", {"database": await ground.database()}, "stolen")
+    assert refused.value.metadata["cause"] == "OWNED"
+    await (await ground.client.deprovision("crm", wait=20)).result()
+    assert await rows(ground, legacy) == 500

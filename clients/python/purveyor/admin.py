@@ -36,6 +36,7 @@ from purveyor.admin_values import (
     Recovery,
     Token,
 )
+from purveyor.adopting import AdoptCalls
 from purveyor.campaigning import CampaignCalls
 from purveyor.catalog_admin import CatalogAdmin
 from purveyor.connection import Limits
@@ -63,6 +64,7 @@ REVIEW_SECONDS = 3600.0  # the longest review or backup
 
 
 class AdminClient(
+    AdoptCalls,
     CatalogAdmin,
     CampaignCalls,
     LeaseOversight,

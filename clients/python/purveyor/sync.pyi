@@ -392,6 +392,23 @@ class SyncAdminClient:
         """Static tokens by id, revoked and expired ones too."""
     def revoke_token(self, token_id: str, reason: str, *, validate_only: bool = False) -> Token:
         """Take a static token back. Raises NotFoundError."""
+    def adopt(
+        self,
+        tenant: str,
+        instance_id: str,
+        service_id: str,
+        plan_id: str,
+        source: Mapping[str, JsonInput],
+        reason: str,
+        *,
+        parameters: Mapping[str, JsonInput] | None = None,
+        labels: Mapping[str, str] | None = None,
+        wait: Seconds | None = None,
+        validate_only: bool = False,
+    ) -> OperationStatus:
+        """Bring an existing thing under management; `source` names it as the plan's provider wants it: {"database": "crm"}.
+
+        Whatever fails, its data is never removed. Raises FailedPreconditionError (ADOPTION_REFUSED), ConflictError."""
     def validate_catalog(self, text: str) -> CatalogCheck:
         """Judge a text by all rules, those of the broker's providers included."""
     def diff_catalog(self, text: str, policies: Sequence[str] = ()) -> CatalogDiff:

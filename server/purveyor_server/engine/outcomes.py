@@ -186,6 +186,7 @@ def _provision(job: Job, operation: Operation, ending: Ending) -> Writes:
             job.now,
             state=InstanceState.READY,
             usable=True,
+            deletion_protected=instance.deletion_protected or instance.adopted,
             applied=operation.want,
             in_flight=None,
             outputs=ending.outputs,

@@ -76,6 +76,16 @@ class Repair(Ordered, frozen=True, kw_only=True):
     """Make every piece of an instance again as it was applied."""
 
 
+class Adopt(Ordered, frozen=True, kw_only=True):
+    """Take an existing thing, that `source` names in its provider's words, under management as an instance."""
+
+    service_id: str
+    plan_id: str
+    source: dict[str, Json]
+    parameters: dict[str, Json] = {}
+    labels: dict[str, str] = {}
+
+
 class Provision(Write, frozen=True, kw_only=True):
     """Make an instance; an empty `instance_id` lets the server choose one."""
 
@@ -228,6 +238,7 @@ class PageOf(msgspec.Struct, frozen=True):
 
 __all__ = [
     "ITSELF",
+    "Adopt",
     "Bind",
     "Caller",
     "Deprovision",

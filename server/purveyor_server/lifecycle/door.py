@@ -100,6 +100,7 @@ class Action(StrEnum):
     PAUSE_RECONCILIATION = "PauseReconciliation"
     RESUME_RECONCILIATION = "ResumeReconciliation"
     REPAIR_INSTANCE = "RepairInstance"
+    ADOPT_INSTANCE = "AdoptInstance"
     VALIDATE_CATALOG = "ValidateCatalog"
     DIFF_CATALOG = "DiffCatalog"
     APPLY_CATALOG = "ApplyCatalog"
@@ -172,6 +173,7 @@ OPERATOR_ACTIONS = frozenset(
         Action.PAUSE_RECONCILIATION,
         Action.RESUME_RECONCILIATION,
         Action.REPAIR_INSTANCE,
+        Action.ADOPT_INSTANCE,
         Action.VALIDATE_CATALOG,
         Action.DIFF_CATALOG,
         Action.APPLY_CATALOG,

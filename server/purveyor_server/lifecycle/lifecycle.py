@@ -16,9 +16,11 @@ from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.model import Binding, Instance, Json, Operation
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle import events, inventories, operations, reads
+from purveyor_server.lifecycle.adopt import adopt
 from purveyor_server.lifecycle.bind import bind
 from purveyor_server.lifecycle.contract import (
     ZERO,
+    Adopt,
     Bind,
     Caller,
     Deprovision,
@@ -128,6 +130,10 @@ class Lifecycle:
     async def deprovision(self, caller: Caller, request: Deprovision) -> Outcome:
         """Give an instance back. With `allow_missing` and no instance, the outcome is empty."""
         return await deprovision(self._parts, caller, request)
+
+    async def adopt(self, caller: Caller, request: Adopt) -> Outcome:
+        """Bring an existing thing under management as an instance; for operators."""
+        return await adopt(self._parts, caller, request)
 
     async def repair(self, caller: Caller, request: Repair) -> Outcome:
         """Make every piece of an instance again as it was applied; for operators."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
 
 import msgspec
 
-from purveyor_server.domain.model import ProviderRef
+from purveyor_server.domain.model import Json, ProviderRef
 from purveyor_server.domain.platforms import PlatformRules
 from purveyor_server.domain.quotas import Quotas
-from purveyor_server.providers.contract import Ability, PlannedStep, Work
+from purveyor_server.providers.contract import Ability, Owned, PlannedStep, Work
 
 
 class Plans(Protocol):
@@ -26,6 +27,10 @@ class Plans(Protocol):
 
     def plan_steps(self, ref: ProviderRef, work: Work) -> tuple[PlannedStep, ...]:
         """The steps that `work` would take."""
+        ...
+
+    async def adoptable(self, ref: ProviderRef, source: Mapping[str, Json]) -> Owned | None:
+        """What of ours owns the thing `source` already, None when it may be adopted. Raises ProviderError."""
         ...
 
 

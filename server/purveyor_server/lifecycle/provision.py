@@ -41,6 +41,7 @@ class ProvisionAsk(msgspec.Struct, frozen=True, kw_only=True):
     uid: str
     digest: str
     owner: str = ""  # the platform that asks
+    adopted: bool = False  # what is to be managed is there already
     settings: LifecycleSettings
     plan: KnownPlan | None = None
     wanted: Settings | None = None
@@ -167,6 +168,7 @@ def _accepted(situation: Situation, ask: ProvisionAsk, failed: Instance | None) 
         originating_identity=request.originating_identity,
         labels=request.labels,
         owner=ask.owner,
+        adopted=ask.adopted,
         last_operation=operation.operation_id,
         version=1,
         created_at=now,

@@ -21,7 +21,7 @@ from purveyor_server.kit.clock import Clock
 from purveyor_server.kit.secret import Secret
 from purveyor_server.kit.tasks import is_cancelled
 from purveyor_server.providers.answers import GarbageError
-from purveyor_server.providers.contract import Ability, PlannedStep, ProviderFactory, Work
+from purveyor_server.providers.contract import Ability, Owned, PlannedStep, ProviderFactory, Work
 from purveyor_server.providers.facade import FacadeSettings, ProviderFacade
 
 _log = structlog.get_logger(__name__)
@@ -160,6 +160,10 @@ class ProviderRegistry:
     def plan_steps(self, ref: ProviderRef, work: Work) -> tuple[PlannedStep, ...]:
         """The steps that `work` would take as far as they are known before the first, for validate_only."""
         return self.facade(ref).plan(work, {})
+
+    async def adoptable(self, ref: ProviderRef, source: Mapping[str, Json]) -> Owned | None:
+        """What of ours owns the thing `source` already, None when it may be adopted. Raises ProviderError."""
+        return await self.facade(ref).adoptable(source)
 
     async def check(self, refs: Iterable[ProviderRef]) -> dict[str, Exception | None]:
         """Ask each provider whether its backend can be worked with; the failure by provider name."""

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import drift_pb2, inventory_pb2, lease_pb2, remains_pb2
+from purveyor.v1 import adopt_pb2, drift_pb2, inventory_pb2, lease_pb2, remains_pb2
 from purveyor_server.lifecycle.admin.administration import Administration
 from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Outcome
@@ -22,6 +22,7 @@ from purveyor_server.rpc.calls import current_call, current_caller
 from purveyor_server.rpc.catalogs import CatalogCalls
 from purveyor_server.rpc.convert import admin as convert
 from purveyor_server.rpc.convert import audit, quotas
+from purveyor_server.rpc.convert.adopt import decode_adopt
 from purveyor_server.rpc.convert.binding import encode_binding
 from purveyor_server.rpc.convert.drift import decode_repair, encode_drifted
 from purveyor_server.rpc.convert.instance import encode_instance
@@ -248,6 +249,12 @@ class AdminService(CatalogCalls, CampaignMethods, OrphanMethods):  # type: ignor
         act = convert.decode_act(request)
         found = await self._admin.resume(current_caller(), request.tenant, request.instance_id, act)
         return drift_pb2.ResumeReconciliationResponse(instance=encode_instance(found))
+
+    async def AdoptInstance(
+        self, request: adopt_pb2.AdoptInstanceRequest, context: Any
+    ) -> adopt_pb2.AdoptInstanceResponse:
+        outcome = await self._admin.adopt(current_caller(), decode_adopt(request))
+        return adopt_pb2.AdoptInstanceResponse(**_outcome(outcome))
 
     async def RepairInstance(
         self, request: drift_pb2.RepairInstanceRequest, context: Any

@@ -114,6 +114,7 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/PauseReconciliation": Kind.WRITE,
     "/purveyor.v1.AdminService/ResumeReconciliation": Kind.WRITE,
     "/purveyor.v1.AdminService/RepairInstance": Kind.WRITE,
+    "/purveyor.v1.AdminService/AdoptInstance": Kind.WRITE,
     "/purveyor.v1.AdminService/ValidateCatalog": Kind.READ,
     "/purveyor.v1.AdminService/DiffCatalog": Kind.READ,
     "/purveyor.v1.AdminService/ApplyCatalog": Kind.WRITE,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from purveyor.cli import (
+    adopting,
     auditing,
     authoring,
     campaigning,
@@ -102,6 +103,7 @@ changing.add(app)
 operating.add(app)
 orphaning.add(app)
 drifting.add(app)
+adopting.add(app)
 inventories.add(app)
 failing.add(app)
 leasing.add(app)

@@ -52,7 +52,7 @@ from purveyor_server.lifecycle.admin.contract import (
 )
 from purveyor_server.lifecycle.admin.orphancases import OrphanCases
 from purveyor_server.lifecycle.catalogs import Applied
-from purveyor_server.lifecycle.contract import Caller, OperationDetails, Outcome, PageOf, Repair
+from purveyor_server.lifecycle.contract import Adopt, Caller, OperationDetails, Outcome, PageOf, Repair
 from purveyor_server.store.catalogs import CatalogVersion
 from purveyor_server.store.observing import Drifted
 
@@ -252,3 +252,7 @@ class Administration(OrphanCases):
     async def list_platform_orphans(self, caller: Caller, page_size: int, page_token: str) -> PageOf:
         """What platforms no longer name."""
         return await stranding.list_platform_orphans(self._parts, caller, page_size, page_token)
+
+    async def adopt(self, caller: Caller, request: Adopt) -> Outcome:
+        """Bring an existing thing under management."""
+        return await self._parts.orders.adopt(caller, request)

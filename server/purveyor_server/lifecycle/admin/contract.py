@@ -24,7 +24,7 @@ from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.stuck import Rule
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.catalogs import LiveCatalog, Refused
-from purveyor_server.lifecycle.contract import Caller, Outcome, Repair, Update
+from purveyor_server.lifecycle.contract import Adopt, Caller, Outcome, Repair, Update
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
@@ -216,6 +216,7 @@ class Orders(Protocol):
     """What operators order for a tenant; `lifecycle.Lifecycle` has this shape. It knows what a caller's orders know."""
 
     async def repair(self, caller: Caller, request: Repair) -> Outcome: ...
+    async def adopt(self, caller: Caller, request: Adopt) -> Outcome: ...
     async def update(self, caller: Caller, request: Update) -> Outcome: ...
 
 

@@ -102,6 +102,7 @@ def _order(caller: Caller, failed: Operation, act: Act) -> Order:
         binding_id=failed.binding_id,
         principal=caller.subject,
         request=key,
+        adopt=failed.adopt,
     )
 
 
