@@ -263,8 +263,8 @@ async def test_two_over_the_same_instances_or_in_a_circle(
     with pytest.raises(NotFoundError) as missing:
         await admin.campaign("nothing")
     assert missing.value.reason == "CAMPAIGN_NOT_FOUND"
-    first = await begin(admin, request_id="r1")
-    assert (await begin(admin, request_id="r1")).campaign_id == first.campaign_id
+    first = await begin(admin, request_id="r1", canary=2)
+    assert (await begin(admin, request_id="r1", canary=2)).campaign_id == first.campaign_id
     with pytest.raises(InvalidRequestError) as reused:
         await begin(admin, request_id="r1", canary=0)
     assert reused.value.reason == "REQUEST_ID_REUSED"
@@ -274,6 +274,8 @@ async def test_two_over_the_same_instances_or_in_a_circle(
         assert (refused.value.reason, refused.value.metadata) == ("CAMPAIGN_CONFLICT", {"campaigns": first.campaign_id})
     async with going(loop_of(broker)):
         await reached(admin, first.campaign_id, "SUCCEEDED")
+        again = await begin(admin, request_id="r1", canary=2)  # though there are no two any more
+        assert (again.campaign_id, again.state) == (first.campaign_id, "SUCCEEDED")
         back = await admin.create_campaign("svc", "big", "back again", to_plan_id="small")
         await reached(admin, back.campaign_id, "SUCCEEDED")
     assert await plans(broker) == {"small": 2}

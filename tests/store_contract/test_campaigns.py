@@ -65,6 +65,8 @@ async def test_a_campaign_begins_once_for_one_request(store: Store) -> None:
     assert await store.begin_campaign(other, free, RECORD) == other
 
     assert reused.value.reason is Reason.REQUEST_ID_REUSED
+    assert await store.campaign_of_request("op", "r1") == wanted
+    assert await store.campaign_of_request("op", "r2") is None
     assert await audited(store) == ["CreateCampaign"] * 2
     assert [found.campaign_id for found in await store.campaigns(Page(10))] == ["c3", "c1"]
 

@@ -77,6 +77,10 @@ class CampaignReads(Protocol):
         """One campaign."""
         ...
 
+    async def campaign_of_request(self, principal: str, request_id: str) -> Campaign | None:
+        """The campaign that a request made."""
+        ...
+
     async def campaigns(self, page: Page, *, live: bool = False) -> tuple[Campaign, ...]:
         """Campaigns, the newest first; with `live` only those in which something may begin or runs, the oldest first."""
         ...

@@ -98,6 +98,9 @@ async def begin(parts: AdminParts, caller: Caller, wish: CampaignWish, act: Act)
     aim = check_aim(wish.aim)
     if aim.tenant:
         check_tenant(aim.tenant)
+    fingerprint = _fingerprint(wish)
+    if (again := await _replayed(parts, caller, act, fingerprint)) is not None:
+        return again
     offer, total = check_target(parts.catalog(), aim), await parts.store.total_of_plan(aim)
     now = parts.clock.now()
     canary = min(1, total) if wish.canary is None else wish.canary
@@ -111,7 +114,7 @@ async def begin(parts: AdminParts, caller: Caller, wish: CampaignWish, act: Act)
         reason=reason,
         principal=caller.subject,
         request_id=act.request_id,
-        fingerprint=msgspec.json.encode((aim, pace, wish.canary)).decode(),
+        fingerprint=fingerprint,
         created_at=now,
         updated_at=now,
     )
@@ -122,6 +125,22 @@ async def begin(parts: AdminParts, caller: Caller, wish: CampaignWish, act: Act)
     kept = await parts.store.begin_campaign(campaign, partial(check_alone, aim), noted)
     tell(parts, caller, Action.CREATE_CAMPAIGN, act, _name(kept), aim.tenant)
     return Begun(kept, total)
+
+
+def _fingerprint(wish: CampaignWish) -> str:
+    """What a request id stands for: the order as it was sent."""
+    order = (wish.aim, wish.canary, wish.batch_size, wish.parallelism, wish.max_failures)
+    return msgspec.json.encode(order).decode()
+
+
+async def _replayed(parts: AdminParts, caller: Caller, act: Act, fingerprint: str) -> Begun | None:
+    """The campaign that the same request has made, whatever has become of its plans and instances since."""
+    if act.validate_only or not act.request_id:
+        return None
+    found = await parts.store.campaign_of_request(caller.subject, act.request_id)
+    if found is None or found.fingerprint != fingerprint:
+        return None  # what was sent otherwise is refused where a campaign is kept
+    return Begun(found, found.counts.total)
 
 
 async def _dry_run(parts: AdminParts, campaign: Campaign, total: int, wish: CampaignWish) -> Begun:

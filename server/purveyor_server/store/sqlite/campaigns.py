@@ -131,6 +131,10 @@ class CampaignReading:
         found = await self._readers.rows(_CAMPAIGN, (campaign_id,))
         return _campaign(found[0][0]) if found else None
 
+    async def campaign_of_request(self, principal: str, request_id: str) -> Campaign | None:
+        found = await self._readers.rows(_BY_REQUEST, (principal, request_id))
+        return _campaign(found[0][0]) if found else None
+
     async def campaigns(self, page: Page, *, live: bool = False) -> tuple[Campaign, ...]:
         found = await self._readers.rows(_LIVE if live else _CAMPAIGNS, (page.after, page.limit))
         return tuple([_campaign(row[0]) for row in found])
