@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 import purveyor
@@ -16,7 +19,8 @@ from purveyor.admin import AdminClient
 from purveyor.campaign_values import Campaign
 from purveyor_server.domain.names import outside_name
 from tests.acceptance.house import SETTINGS, TENANT, catalog_of, gate
-from tests.postgres_server import TestServer, postgres  # noqa: F401 - a fixture
+from tests.postgres_server import Connection, TestServer, make_root, postgres  # noqa: F401 - a fixture
+from tests.provider_contract.estate import PORTS, UIDS
 from tests.unit.app_process import Process, Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(180)]
@@ -34,11 +38,34 @@ def catalog_with_limits(server: TestServer) -> str:
     return text.replace(same, same.replace("*settings", f"{{kind: shared, connection_limit: {BIG}}}"))
 
 
+def catalog_with_servers(server: TestServer, root: Path) -> str:
+    """The house's catalog with a plan `own`, of servers of their own."""
+    options = {"folder": str(root), **UIDS, **PORTS}
+    text = catalog_of(server)
+    config, plan = "limits: {connections: 48,", "      - {id: fixed,"
+    assert config in text
+    assert plan in text
+    own = "{id: own, name: own, description: Own., provider: main, settings: {kind: dedicated, shared_buffers_mb: 8}}"
+    return text.replace(config, f"dedicated: {json.dumps(options)}\n      {config}").replace(
+        plan, f"      - {own}\n{plan}"
+    )
+
+
+@asynccontextmanager
+async def session(uri: str) -> AsyncIterator[Connection]:
+    """A client of an instance."""
+    connection = await asyncpg.connect(uri)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 class Move:
     """The campaign, and the databases as the server has them."""
 
-    def __init__(self, folder: Path, server: TestServer) -> None:
-        self.site = Site(folder, SETTINGS, catalog_with_limits(server))
+    def __init__(self, folder: Path, server: TestServer, catalog: str) -> None:
+        self.site = Site(folder, SETTINGS, catalog)
         self.server = server
         self.databases: dict[str, str] = {}  # by instance id
         self.campaign_id = ""
@@ -114,7 +141,16 @@ class Move:
 
 @pytest.fixture
 def move(tmp_path: Path, postgres: TestServer) -> Move:  # noqa: F811 - the fixture
-    return Move(tmp_path, postgres)
+    return Move(tmp_path, postgres, catalog_with_limits(postgres))
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """Where servers of instances are; its users must be able to enter it."""
+    made = make_root("pvm")
+    made.chmod(0o711)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
 async def test_fifty_databases_one_of_them_poisoned(move: Move) -> None:
@@ -141,6 +177,42 @@ async def test_fifty_databases_one_of_them_poisoned(move: Move) -> None:
     after = await move.server.listing()
     assert after["databases"] == before["databases"]
     assert after["roles"] == before["roles"]
+
+
+async def test_into_servers_of_their_own_with_all_their_data(
+    tmp_path: Path,
+    postgres: TestServer,  # noqa: F811 - the fixture
+    root: Path,
+) -> None:
+    move, before = Move(tmp_path, postgres, catalog_with_servers(postgres, root)), await postgres.listing()
+    names = NAMES[:2]
+    async with move.serving() as admin, move.client() as client:
+        uris = {}
+        for name in names:
+            await (await client.provision("database", "small", instance_id=name, wait=60)).result()
+            bound = await (await client.bind(name, binding_id="app", wait=60)).result()
+            uris[name] = str(bound.credentials.reveal()["uri"])
+            async with session(uris[name]) as connection:
+                await connection.execute(
+                    "CREATE TABLE orders AS SELECT i, $1::text AS name FROM generate_series(1, 1000) i", name
+                )
+        begun = await admin.create_campaign("s1", "small", "servers of their own", to_plan_id="own", parallelism=1)
+        move.campaign_id = begun.campaign_id
+        ended = await move.reached(admin, "SUCCEEDED")
+        await move.settled()  # credentials are made again
+        assert (ended.succeeded, ended.failed) == (2, 0)
+        for name in names:
+            uri = str((await client.credentials(name, "app")).reveal()["uri"])
+            assert uri != uris[name]
+            async with session(uri) as connection:
+                found = await connection.fetchrow("SELECT count(*), min(name), current_setting('port') FROM orders")
+            assert found is not None
+            assert found[:2] == (1000, name)
+            assert int(found[2]) != postgres.port
+        for name in names:
+            await (await client.deprovision(name, cascade=True, wait=60)).result()
+    after = await postgres.listing()
+    assert (after["databases"], after["roles"]) == (before["databases"], before["roles"])
 
 
 async def paused_in_between(move: Move, admin: AdminClient) -> None:
