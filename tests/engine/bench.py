@@ -12,10 +12,20 @@ from typing import Any
 from msgspec.structs import replace
 
 from purveyor_server.domain.digests import plan_digest
-from purveyor_server.domain.model import Binding, Instance, Operation, PlanSnapshot, ProviderRef, Settings, Step
+from purveyor_server.domain.model import (
+    Binding,
+    CleanupStep,
+    Instance,
+    Operation,
+    PlanSnapshot,
+    ProviderRef,
+    Settings,
+    Step,
+)
 from purveyor_server.domain.records import touch
-from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb, Waiting
+from purveyor_server.domain.states import BindingState, InstanceState, Make, OperationState, Verb, Waiting
 from purveyor_server.engine.engine import Engine
+from purveyor_server.engine.outcomes import Ending, cleanup_of
 from purveyor_server.engine.settings import EngineSettings
 from purveyor_server.kit.backoff import Backoff
 from purveyor_server.kit.clock import SystemClock
@@ -310,6 +320,20 @@ class Bench:
             return Writes(bindings=(after,), operations=(operation, *taken))
 
         return await self._accept(decide, instance_id, binding_id=binding_id)
+
+    async def clean_up(self, failed: Operation) -> Operation:
+        """Clean up by hand what was kept, as the lifecycle does."""
+        left = tuple(CleanupStep(name, Make.ABSENT) for name in failed.cleanup_required)
+        ending = Ending(state=failed.state, failure=failed.failure, left=left)
+        made: list[Operation] = []
+
+        def decide(job: Job) -> Writes:
+            made[:] = [cleanup_of(job.operation, job.now, ending)]
+            released = touch(job.operation, job.now, waiting=Waiting.NONE, waiting_detail="")
+            return Writes(operations=(*made, released))
+
+        await self.store.amend(Amend(SYSTEM, failed.operation_id, decide))
+        return made[0]
 
     async def cancel(self, operation: Operation) -> Operation:
         """Ask for cancellation, as the lifecycle does."""

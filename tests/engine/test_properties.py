@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from purveyor_server.domain.model import Instance
+from purveyor_server.domain.policies import CleanupMode, CleanupPolicy
 from purveyor_server.domain.states import BindingState, InstanceState
 from purveyor_server.kit import failpoints
 from purveyor_server.providers.contract import Ambiguous, NotYet, Permanent, Retryable
@@ -37,6 +39,12 @@ FAULTS: dict[str, Callable[[], Fault]] = {
 HANGS: dict[str, Callable[[], Fault]] = {"hangs": lambda: Hanging(2.0), "very late": lambda: Late(2.0)}
 
 
+POLICIES = {
+    "delayed": CleanupPolicy(CleanupMode.DELAYED, timedelta(milliseconds=20)),
+    "manual": CleanupPolicy(CleanupMode.MANUAL),
+}
+
+
 class Story(msgspec.Struct, frozen=True):
     """What is asked, and what goes wrong: `faults` are (call, fault) pairs; numbers count calls of the verb under test."""
 
@@ -45,6 +53,7 @@ class Story(msgspec.Struct, frozen=True):
     crashes: tuple[int, ...]
     interrupt: str  # "", "cancel" or "remove"
     interrupt_at: int
+    policy: str = ""  # "", "delayed" or "manual": what becomes of the remains of a failed create or bind
 
 
 INSTANCE_CALLS = [f"{piece}.{make}" for piece in ("role", "space", "grant") for make in ("ensure", "absent")]
@@ -67,12 +76,14 @@ def stories(draw: st.DrawFn) -> Story:
         (call, "lost" if call.endswith("absent") and kind in {"late", "never"} else kind) for call, kind in faults
     ]
     interrupts = ["", "cancel", "remove"] if verb in {"provision", "bind"} else [""]
+    policies = ["", "delayed", "manual"] if verb in {"provision", "bind", "update"} else [""]
     return Story(
         verb,
         tuple(faults),
         tuple(draw(st.lists(st.integers(1, 6), max_size=2, unique=True))),
         draw(st.sampled_from(interrupts)),
         draw(st.integers(1, 4)),
+        draw(st.sampled_from(policies)),
     )
 
 
@@ -107,7 +118,7 @@ async def _run(bench: Bench, story: Story) -> list[str]:
         reached.put_nowait(count)
 
     bench.world.on_call = on_call
-    operation = await _ask(bench, story.verb)
+    operation = await _ask(bench, story)
     ended = asyncio.create_task(_ended(bench, operation.operation_id))
     marks = sorted([*story.crashes, *([story.interrupt_at] if story.interrupt else [])])
     for mark in marks:
@@ -122,7 +133,21 @@ async def _run(bench: Bench, story: Story) -> list[str]:
             ended = asyncio.create_task(_ended(bench, operation.operation_id))
     await ended
     await _quiet(bench)
-    return await judge(bench)
+    return [*await _judge_kept(bench, operation.operation_id), *await judge(bench)]
+
+
+async def _judge_kept(bench: Bench, operation_id: str) -> list[str]:
+    """What is wrong with remains that are kept: of them nothing may be unnamed. Then an operator cleans them up."""
+    operation = await bench.operation(operation_id)
+    subject = (await bench.binding()) if operation.binding_uid else await bench.instance()
+    if not operation.held or subject.deleted_at is not None or str(subject.state) != "FAILED":
+        return []
+    mark = subject.uid.replace("-", "")
+    there = {name.split("_")[1] for name in bench.world.things if name.endswith(mark)}
+    unnamed = there - set(subject.cleanup_required)
+    await bench.ended(await bench.clean_up(operation))
+    await _quiet(bench)
+    return [f"kept, and not named: {sorted(unnamed)}"] if unnamed else []
 
 
 async def _reach(reached: asyncio.Queue[int], mark: int, ended: asyncio.Task[None]) -> bool:
@@ -141,10 +166,11 @@ async def _ended(bench: Bench, operation_id: str) -> None:
     await bench.until(lambda now: now.done, operation_id, 6)
 
 
-async def _ask(bench: Bench, verb: str) -> Any:
-    if verb == "update":
-        return await bench.update({"size": 2})
-    return await getattr(bench, verb)()
+async def _ask(bench: Bench, story: Story) -> Any:
+    remains = {"remains": POLICIES[story.policy]} if story.policy else {}
+    if story.verb == "update":
+        return await bench.update({"size": 2}, **remains)
+    return await getattr(bench, story.verb)(**remains)
 
 
 async def _interrupt(bench: Bench, story: Story, operation_id: str) -> None:
@@ -213,7 +239,9 @@ def test_the_world_ends_as_the_records_say(story: Story) -> None:
 
 
 # What each safeguard is for, as a story that goes wrong without it, every time.
+KEPT = Story("provision", (("grant.ensure", "never"),), (), "", 1, "manual")
 CONTROLS = {
+    "cleanup=off": Story("provision", (("grant.ensure", "never"),), (), "", 1, "delayed"),
     "started=off": Story("provision", (("space.ensure", "hangs"),), (2,), "", 1),
     "settle=off": Story("provision", (("space.ensure", "very late"),), (), "", 1),
     "undo=off": Story("provision", (("grant.ensure", "never"),), (), "", 1),
@@ -228,3 +256,18 @@ def test_a_switched_off_safeguard_is_found(hook: str) -> None:
     found = violations(story, hook)
     assert found, f"nothing was found with {hook}"
     print(f"planted {hook}, found: {found[0]}")
+
+
+async def test_what_is_kept_and_forgotten_is_found(tmp_path: Path) -> None:
+    """Negative controls of MANUAL: remains that nobody cleans up, and remains that are not named."""
+    bench = Bench(tmp_path)
+    await bench.open()
+    try:
+        bench.world.plant("grant.ensure", FAULTS["never"]())
+        operation = await bench.ended(await _ask(bench, KEPT))
+        assert await judge(bench) != []  # before the operator came
+        bench.world.things[f"pv_extra_{(await bench.instance()).uid.replace('-', '')}"] = {}
+        assert await _judge_kept(bench, operation.operation_id) == ["kept, and not named: ['extra']"]
+        assert await judge(bench) == []
+    finally:
+        await bench.close()

@@ -27,7 +27,7 @@ from purveyor_server.providers.contract import Ambiguous, NotYet, Permanent, Unr
 from tests.rpc.whole import BIG, SERVICE, SMALL, Whole, whole_broker
 
 TENANT = "t"
-MANUAL = replace(BIG, cleanup=CleanupPolicy(CleanupMode.MANUAL))
+MANUAL = replace(BIG, binding_rotatable=True, cleanup=CleanupPolicy(CleanupMode.MANUAL))
 LATER = replace(BIG, id="later", name="later", cleanup=CleanupPolicy(CleanupMode.DELAYED, timedelta(hours=1)))
 ACTS = "outcome = DONE"
 
@@ -125,6 +125,19 @@ async def test_a_kept_bind_goes_on_too(admin: AdminClient, client: purveyor.Clie
     made = await admin.retry(handle.id, "they are back")
     assert (await ended(client, made.operation_id)).state == "SUCCEEDED"
     assert (await client.credentials("orders", "app"))["username"]
+
+
+async def test_a_failed_successor_is_rotated_anew(admin: AdminClient, client: purveyor.Client, broker: Whole) -> None:
+    """Its predecessor has let go of it when it failed, and may have another one."""
+    await (await client.provision("svc", "big", instance_id="orders", wait=20)).result()
+    await (await client.bind("orders", binding_id="app", wait=20)).result()
+    broker.world.plant("login.ensure", Permanent("no logins today"))
+    handle = await client.rotate("orders", "app", successor_id="next")
+    with pytest.raises(OperationFailedError):
+        await handle.result()
+    with pytest.raises(FailedPreconditionError, match="rotate that one again"):
+        await admin.retry(handle.id, "again")
+    assert (await ended(client, (await admin.clean_up(handle.id, "away")).operation_id)).state == "SUCCEEDED"
 
 
 async def test_a_cleaned_up_create_is_begun_anew(admin: AdminClient, client: purveyor.Client, broker: Whole) -> None:

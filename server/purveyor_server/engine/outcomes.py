@@ -42,6 +42,7 @@ from purveyor_server.domain.states import (
 from purveyor_server.engine.reissuing import begun, next_try
 from purveyor_server.engine.succession import new_terms, released, retired
 from purveyor_server.engine.transitions import ended, stops_for_cancel, unblocked
+from purveyor_server.kit import failpoints
 from purveyor_server.kit.ids import new_id
 from purveyor_server.store.contract import Job, Writes
 
@@ -90,7 +91,7 @@ def finish(job: Job, ending: Ending) -> Writes:
 
 def _remains(job: Job, operation: Operation, ending: Ending) -> tuple[Operation, tuple[Operation, ...]]:
     """Who looks after what is left: an operator when the policy is MANUAL, else a CLEANUP, or the removal under way."""
-    if not ending.left or _being_removed(job, operation):
+    if not ending.left or _being_removed(job, operation) or failpoints.is_off("cleanup"):
         return operation, ()
     if ending.keeps is None or ending.keeps.mode is CleanupMode.IMMEDIATE:
         return operation, (cleanup_of(operation, job.now, ending),)

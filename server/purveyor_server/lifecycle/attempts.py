@@ -150,6 +150,9 @@ def _provision(situation: Situation, ask: RetryAsk, instance: Instance, _binding
 def _bind(situation: Situation, ask: RetryAsk, instance: Instance, binding: Binding | None) -> Decision:
     assert binding is not None, "checked by the rule"
     failed = ask.failed
+    if binding.predecessor_binding_id:
+        why = f"it was to follow {binding.predecessor_binding_id!r}, which is free of it: rotate that one again"
+        raise not_retried(failed, why)
     plan = ask.book.get(binding.plan)
     row, of_instance = binding_row_of(binding, situation.operations), row_of(instance, situation.operations)
     if row is BindingRow.FAILED_KEPT and failed.held:

@@ -101,8 +101,8 @@ def _order(caller: Caller, failed: Operation, act: Act) -> Order:
         instance_id=failed.instance_id,
         binding_id=failed.binding_id,
         principal=caller.subject,
-        request=key,
         adopt=failed.adopt,
+        request=key,
     )
 
 
