@@ -22,6 +22,7 @@ from purveyor_server.domain.quotas import PlanKey
 from purveyor_server.lifecycle.catalogs import LiveCatalog, Wish
 from purveyor_server.lifecycle.catalogtext import Judged
 from purveyor_server.store.catalogs import Origin
+from purveyor_server.store.contract import SYSTEM
 from tests.fakes.situations import LOCAL
 from tests.rpc.whole import Whole, judge
 
@@ -247,6 +248,34 @@ async def test_work_under_way_goes_on_over_a_change(admin: AdminClient, client: 
     for number in range(5):
         await admin.apply_catalog(text(SMALL, BIG.replace("A big one.", f"Big {number}.")), "again")
     assert await ordering == 20
+
+
+async def test_a_provider_configured_anew_leaves_what_it_made_as_it_is(
+    admin: AdminClient, client: purveyor.Client, broker: Whole
+) -> None:
+    await order(client, "before")
+    configured = TWO.replace("kind: scripted", "kind: scripted, config: {size: 2}")
+    changed = await admin.apply_catalog(configured, "bigger")
+    assert "PROVIDER_CONFIG" in {change.kind for change in changed.changes}
+    await order(client, "after")
+    configs = {}
+    for name in ("before", "after"):
+        instance = await broker.store.instance(SYSTEM, "t", name)
+        assert instance is not None
+        assert instance.applied is not None
+        plan = await broker.store.plan(instance.applied.plan)
+        assert plan is not None
+        configs[name] = plan.provider.config
+        await (await client.deprovision(name)).result()
+    assert configs == {"before": {}, "after": {"size": 2}}
+
+
+async def test_a_text_that_is_too_large_is_refused(admin: AdminClient) -> None:
+    large = TWO + "#" * (1024 * 1024)
+    for call in (admin.validate_catalog(large), admin.apply_catalog(large, "why")):
+        with pytest.raises(errors.PurveyorError) as refused:
+            await call
+        assert "MESSAGE_TOO_LARGE" in str(refused.value)
 
 
 # The file.

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 import purveyor
 from purveyor_server.domain.model import MaintenanceInfo
+from purveyor_server.lifecycle.catalogs import Refused
 from tests.rpc import whole
 from tests.rpc.test_catalogs import BIG, ONE, TWO, order, text
 from tests.rpc.whole import Whole, whole_broker
@@ -108,6 +109,14 @@ async def test_texts_are_judged_here_and_there(broker: Whole, folder: Path, one:
     alone = await run(broker, "--json", "catalog", "validate", one, "--offline")
     assert "no provider of the kind 'scripted' is installed" in json.loads(alone.out)["problems"][0]["message"]
     assert (await run(broker, "catalog", "validate", str(folder / "nowhere"))).code == 2
+
+
+async def test_the_status_says_why_a_file_is_not_taken(broker: Whole) -> None:
+    assert "NOT TAKEN" not in (await run(broker, "status")).out
+    broker.admin_parts.catalogs.refused = Refused(broker.admin_parts.clock.now(), "d", ("PLAN_REMOVED: gone",))
+    shown = await run(broker, "status")
+    assert "NOT TAKEN at" in shown.out
+    assert "PLAN_REMOVED: gone" in shown.out
 
 
 class TestUpgrade:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +143,12 @@ def test_a_misspelt_origin_is_guessed() -> None:
     new = contents(plan("small"), plan("large", transitions_from=("smal",)), providers=(REF, OTHER))
     told = next(change for change in diff(one(), new, {}) if change.kind is Kind.TRANSITION_UNKNOWN)
     assert "is 'small' meant?" in told.sentence
+
+
+def test_the_page_names_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
+    told = page.split("### What is dangerous")[1]
+    assert not [kind for kind in Kind if str(kind) not in told]
 
 
 # Properties.

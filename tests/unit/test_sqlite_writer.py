@@ -198,7 +198,8 @@ async def test_the_log_stays_below_its_limit(tmp_path: Path) -> None:
     largest = 0
     for number in range(60):
         await provision(opened, instance_id=f"i{number}", sentence="x" * 20_000)
-        largest = max(largest, log.stat().st_size)
+        if number:  # until the first command the migrations of a new file are in it
+            largest = max(largest, log.stat().st_size)
     await opened.close()
     assert largest < 500_000
 
@@ -241,6 +242,19 @@ async def test_the_reads_of_commands_walk_an_index(store: SqliteStore, tmp_path:
     lines = [line for *_, line in plan if line != "SCAN CONSTANT ROW"]  # a select of expressions, without a table
     assert any(line.startswith("SEARCH") for line in lines)
     assert not [line for line in lines if line.startswith("SCAN") or "TEMP B-TREE" in line]
+
+
+@pytest.mark.parametrize("name", ["newest", "version", "history", "of_file", "of_request", "instances_of_plan"])
+async def test_the_reads_of_catalogs_walk_an_index(store: SqliteStore, tmp_path: Path, name: str) -> None:
+    """Instances of a plan are found among a million without looking at the others."""
+    connection = sqlite3.connect(tmp_path / "store.db")
+    statement = load("catalogs")[name]
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ["0"] * parameters(statement)).fetchall()
+    connection.close()
+    lines = [line for *_, line in plan]
+    assert not [line for line in lines if "TEMP B-TREE" in line]
+    if name == "instances_of_plan":
+        assert [line.split(" (")[0] for line in lines] == ["SEARCH instances USING INDEX instances_of_plan"]
 
 
 async def test_a_start_looks_at_leased_operations_alone(store: SqliteStore, tmp_path: Path) -> None:

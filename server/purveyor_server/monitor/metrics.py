@@ -171,6 +171,8 @@ class _Gauges:
         self.orphans = gauge("orphans", "Things in backends that no record stands for.", "provider", "state")
         self.stopped = gauge("inventory_stopped", "1 while sweeps of a backend wait for an operator.", "provider")
         self.incomplete = gauge("inventory_incomplete", "1 when the last sweep did not see all.", "provider")
+        self.catalog = gauge("catalog_version", "Version of the catalog that is served.")
+        self.refused = gauge("catalog_refused", "1 while the catalog file is not what is served, for it is not good.")
         self.watchers = gauge("watchers", "Waiters and watchers of operations.")
         self.event_watchers = gauge("event_watchers", "Open streams of events.")
         self.event_behind = gauge("event_behind_revisions", "How far the slowest of them is behind the log.")
@@ -217,6 +219,8 @@ class _Gauges:
         self.held.set(facts.held)
         self.stuck.set(report.stuck)
         self.recovering.set(report.recovery is not None)
+        self.catalog.set(report.catalog_version)
+        self.refused.set(report.catalog_refused is not None)
         self.watchers.set(sizes.watchers())
         if sizes.log is not None:
             self.event_watchers.set(sizes.log.watchers)
