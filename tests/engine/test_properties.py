@@ -167,7 +167,7 @@ async def _ended(bench: Bench, operation_id: str) -> None:
 
 
 async def _ask(bench: Bench, story: Story) -> Any:
-    remains = {"remains": POLICIES[story.policy]} if story.policy else {}
+    remains: dict[str, Any] = {"remains": POLICIES[story.policy]} if story.policy else {}
     if story.verb == "update":
         return await bench.update({"size": 2}, **remains)
     return await getattr(bench, story.verb)(**remains)
