@@ -64,9 +64,10 @@ class Adopting(Protocol):
 
 
 class RootRotated(msgspec.Struct, frozen=True):
-    """Accounts whose credential is a new one, in the backend's names; no secret."""
+    """Accounts whose credential is a new one, in the backend's names, and what was `left` out (it does not run); no secret."""
 
     accounts: tuple[str, ...]
+    left: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -56,6 +56,7 @@ MAX_NOTE_CHARACTERS = 500
 MAX_DETAIL_CHARACTERS = 2000
 MAX_ENDPOINTS = 100
 MAX_DIFFERENCES = 100
+MAX_ACCOUNTS = 10_000  # of one rotation
 MAX_AVOIDED = 100_000  # numbers that an `allocate` avoids
 HEAVIEST = 1e6  # weight of a step
 SHORTEST_WAIT = 0.05  # seconds: a provider that says "ask again at once" does not spin
@@ -326,7 +327,8 @@ def checked_rotation(answer: Any) -> RootRotated:
 
 
 def _rotation(answer: RootRotated) -> RootRotated:
-    return RootRotated(tuple(words(account) for account in islice(answer.accounts, MAX_DIFFERENCES)))
+    told = [tuple(words(name) for name in islice(names, MAX_ACCOUNTS)) for names in (answer.accounts, answer.left)]
+    return RootRotated(told[0], told[1])
 
 
 def checked_owned(item: Any) -> Owned:

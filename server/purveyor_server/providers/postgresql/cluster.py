@@ -253,6 +253,7 @@ def remove(folders: Folders) -> None:
         shutil.rmtree(folders.place)
     for name in (folders.keep / "cluster.json", folders.password(ADMIN), folders.password(SUPERUSER)):
         name.unlink(missing_ok=True)
+        name.with_name(name.name + ".next").unlink(missing_ok=True)
 
 
 def run(command: list[str], user: OsUser, folder: Path, *, text: str = "", seconds: float = INIT_SECONDS) -> None:

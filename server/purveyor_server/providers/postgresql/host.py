@@ -18,7 +18,6 @@ from pathlib import Path
 
 import msgspec
 
-from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import Permanent, ProviderEnvironment, Retryable, Unreachable
 from purveyor_server.providers.postgresql import binaries, process
 from purveyor_server.providers.postgresql.binaries import OsUser, choose_user, may_enter
@@ -30,6 +29,7 @@ from purveyor_server.providers.postgresql.cluster import (
     write_private,
 )
 from purveyor_server.providers.postgresql.config import DedicatedConfig, LimitsConfig
+from purveyor_server.providers.postgresql.passwords import PasswordFile
 from purveyor_server.providers.postgresql.sessions import Address, Sessions
 
 CLUSTER = "clu"  # kind of outside name
@@ -201,10 +201,9 @@ class Cluster:
         if state is None:
             raise Unreachable("the instance's PostgreSQL server is gone", str(self.keep))
         try:
-            password = self.folders.password(ADMIN).read_text(encoding="utf-8").strip()
+            return PasswordFile(self.folders.password(ADMIN)).address("127.0.0.1", state.port, ADMIN, ADMIN_DATABASE)
         except OSError as error:
             raise Unreachable("the instance's PostgreSQL server is gone", str(error)) from error
-        return Address("127.0.0.1", state.port, ADMIN, Secret(password), ADMIN_DATABASE)
 
 
 def _remove(folder: Path, name: str) -> None:

@@ -10,12 +10,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from purveyor_server.domain.errors import invalid
+from purveyor_server.domain.errors import PurveyorError, invalid
 from purveyor_server.domain.model import Endpoint, Json
 from purveyor_server.domain.names import outside_name
 from purveyor_server.kit.secret import Secret
+from purveyor_server.providers.abilities import RootRotated
 from purveyor_server.providers.contract import (
     Ability,
     Credentials,
@@ -28,6 +30,7 @@ from purveyor_server.providers.contract import (
     Permanent,
     PlannedStep,
     ProviderEnvironment,
+    RightsMissing,
     Unreachable,
     Work,
 )
@@ -47,8 +50,10 @@ from purveyor_server.providers.postgresql.login import LoginPiece
 from purveyor_server.providers.postgresql.moving import LoginsPiece, StandstillPiece, VerifiedPiece
 from purveyor_server.providers.postgresql.observation import observe
 from purveyor_server.providers.postgresql.own_schema import OwnSchemaPiece
+from purveyor_server.providers.postgresql.passwords import PasswordFile
 from purveyor_server.providers.postgresql.plans import Cluster, Pieces, moves, plan_steps
 from purveyor_server.providers.postgresql.rights import check_rights
+from purveyor_server.providers.postgresql.root_rotation import EMBEDDED, RootRotation
 from purveyor_server.providers.postgresql.schemas import SCHEMAS
 from purveyor_server.providers.postgresql.sessions import Address, Sessions, Tls
 from purveyor_server.providers.postgresql.transfer import DataPiece, SourceTls
@@ -65,7 +70,7 @@ class PostgresProvider:
     abilities = frozenset(
         {
             *(Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED),
-            *(Ability.QUARANTINE, Ability.RECLAIM, Ability.ADOPT, Ability.REISSUE),
+            *(Ability.QUARANTINE, Ability.RECLAIM, Ability.ADOPT, Ability.REISSUE, Ability.ROTATE_ROOT),
         }
     )
     schemas = SCHEMAS
@@ -74,7 +79,8 @@ class PostgresProvider:
         self._config = read_configuration(ProviderConfig, config)
         self._environment = environment
         server = self._config.server
-        self._configured = None if server is None else _address(server, environment)
+        if server is not None:
+            _address(server, environment)  # a bad password or certificate is told now
         self._sessions = Sessions(self._locate, self._config.limits)
         endpoint = (
             ("", None, EMBEDDED_SSLMODE)
@@ -90,6 +96,7 @@ class PostgresProvider:
 
             check_server(options.tls)
         self._host = None if options is None else Host(options, environment, limits)
+        self._rotation = RootRotation(server, self._sessions, self._host, environment)
         self._custodian = Custodian(self._sessions, self._host, limits, environment.store_id)
         self._pieces = Pieces(
             group=GroupPiece(self._sessions, limits),
@@ -170,6 +177,10 @@ class PostgresProvider:
         """Exactly that thing, while it carries the marker."""
         return await self._custodian.reclaim(owned)
 
+    async def rotate_root(self) -> RootRotated:
+        """New passwords for the broker's role, and for the superusers of its own servers."""
+        return await self._rotation.rotate()
+
     async def adoptable(self, source: Mapping[str, Json]) -> Owned | None:
         """Whether the database that `source` names could become an instance."""
         return await adoptable(self._sessions, source, self._environment.store_id)
@@ -181,7 +192,13 @@ class PostgresProvider:
             await self._host.close()
 
     async def _locate(self) -> Address:
-        return self._configured or await self._start_embedded()
+        server = self._config.server
+        if server is None:
+            return await self._start_embedded()
+        try:
+            return _address(server, self._environment)
+        except PurveyorError as error:
+            raise RightsMissing("the PostgreSQL server's password cannot be read", error.message) from error
 
     async def _start_embedded(self) -> Address:
         options = self._config.embedded_options
@@ -191,7 +208,8 @@ class PostgresProvider:
             running = await asyncio.to_thread(server.start)
         except OSError as error:
             raise Unreachable("the PostgreSQL server cannot be started", str(error)) from error
-        return Address(running.host, running.port, running.user, running.password, running.database)
+        kept = PasswordFile(Path(self._environment.data_dir) / EMBEDDED[running.user])
+        return kept.address(running.host, running.port, running.user, running.database)
 
 
 def _cluster_pieces(host: Host, limits: LimitsConfig, source: Sessions, tls: SourceTls, instance_uid: str) -> Cluster:
@@ -231,7 +249,11 @@ def _bracketed(host: str) -> str:
 def _address(server: ServerConfig, environment: ProviderEnvironment) -> Address:
     """Raises INVALID_REQUEST that names the key when the password or the certificate cannot be read."""
     password = environment.reference(server.password.reference)
-    return Address(server.host, server.port, server.user, password, server.admin_database, _tls(server))
+    address = Address(server.host, server.port, server.user, password, server.admin_database, _tls(server))
+    if not server.password.file:
+        return address
+    kept = PasswordFile(Path(server.password.file))
+    return address._replace(spare=kept.spare, promote=kept.promote)
 
 
 def _tls(server: ServerConfig) -> Tls:

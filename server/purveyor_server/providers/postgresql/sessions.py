@@ -34,7 +34,7 @@ from purveyor_server.providers.contract import (
     Unreachable,
 )
 from purveyor_server.providers.postgresql.config import LimitsConfig
-from purveyor_server.providers.postgresql.failures import explain
+from purveyor_server.providers.postgresql.failures import INVALID_PASSWORD, explain
 
 NAME = "purveyor"
 CLIENT_CHECK_SECONDS = 2  # how soon a busy backend notices that its client is gone
@@ -60,6 +60,8 @@ class Address(NamedTuple):
     password: Secret
     database: str
     tls: Tls = False
+    spare: Secret | None = None  # the other password that may be the right one, while one is being rotated
+    promote: Callable[[], None] = lambda: None  # called when it was
 
 
 class Actor(Protocol):
@@ -201,6 +203,12 @@ class Sessions:
             finally:
                 await self._end(session)
 
+    def renew(self) -> None:
+        """Open every session anew from now on, with the address as it is then; those at work end with their work."""
+        self._address = None
+        while self._idle:
+            self._idle.pop()[1].drop()
+
     async def close(self) -> None:
         """Let go of idle sessions; those at work end with their work."""
         self._closed = True
@@ -226,24 +234,45 @@ class Sessions:
     async def _open(self, database: str | None, name: str) -> Session:
         address = await self.address()
         try:
-            connection = await asyncpg.connect(
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                password=address.password.reveal(),
-                database=database or address.database,
-                ssl=address.tls,
-                timeout=self._limits.connect_timeout_seconds,
-                command_timeout=self._limits.statement_timeout_seconds + CLIENT_MARGIN_SECONDS,
-                statement_cache_size=0,
-                server_settings=self._settings(name),
-            )
+            connection = await self._let_in(address, database, name)
         except Exception as error:
             failure = _explain_connect(error)
-            if isinstance(failure, Unreachable):
-                self._address = None
+            if isinstance(failure, Unreachable | RightsMissing):
+                self._address = None  # found again next time, with the password as it is by then
             raise failure from error
         return Session(connection, self._limits.statement_timeout_seconds + CLIENT_MARGIN_SECONDS)
+
+    async def _let_in(self, address: Address, database: str | None, name: str) -> Connection:
+        """A connection by the password; when it is refused, by what it has become since it was read."""
+        try:
+            return await self._connect(address, address.password, database, name)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate not in INVALID_PASSWORD:
+                raise
+            self._address = None
+            fresh = await self.address()
+            if fresh.password.reveal() != address.password.reveal():
+                return await self._connect(fresh, fresh.password, database, name)
+            if fresh.spare is None:
+                raise
+            connection = await self._connect(fresh, fresh.spare, database, name)
+            fresh.promote()
+            self._address = None
+            return connection
+
+    async def _connect(self, address: Address, password: Secret, database: str | None, name: str) -> Connection:
+        return await asyncpg.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=password.reveal(),
+            database=database or address.database,
+            ssl=address.tls,
+            timeout=self._limits.connect_timeout_seconds,
+            command_timeout=self._limits.statement_timeout_seconds + CLIENT_MARGIN_SECONDS,
+            statement_cache_size=0,
+            server_settings=self._settings(name),
+        )
 
     def _settings(self, name: str) -> dict[str, str]:
         return {

@@ -41,7 +41,13 @@ TRANSFER = (
 )  # fmt: skip
 AGAIN_SECONDS = 0.1
 JOB_ID = re.compile(r"[0-9a-f]{32}")
-PASSING = ("could not connect", "connection to server", "terminating connection", "server closed the connection")
+PASSING = (
+    "password authentication failed",
+    "could not connect",
+    "connection to server",
+    "terminating connection",
+    "server closed the connection",
+)
 IS_EMPTY = """
 SELECT NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
