@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,16 +14,18 @@ from structlog.testing import capture_logs
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.freezes import Freeze
+from purveyor_server.domain.model import ProviderRef
 from purveyor_server.domain.orphans import SightingKey, SightingState, Standing
 from purveyor_server.domain.policies import InventoryPolicy, OrphanMode
 from purveyor_server.domain.states import InstanceState
 from purveyor_server.lifecycle.admin.contract import Act
 from purveyor_server.lifecycle.admin.rebuilding import Finding
 from purveyor_server.lifecycle.contract import ITSELF
+from purveyor_server.monitor.metrics import Metrics, Sizes
 from purveyor_server.providers.contract import Ability, Ambiguous, Unreachable
 from purveyor_server.store.contract import Store, Writes
 from purveyor_server.store.operating import AuditLook
-from tests.fakes.sweeping import ACT, START, Rig, rig
+from tests.fakes.sweeping import ACT, REF, START, Rig, rig
 from tests.store_contract import records
 
 GRACE = timedelta(days=1)
@@ -346,3 +349,82 @@ async def test_the_report_tells_every_thing_and_what_is_missing_by_uid(bench: Ri
     assert not [line for line in lines if line.uid == missing.uid]
     bench.backends.breaks = (1, Unreachable("no answer"))
     assert [line.problem async for line in bench.admin.rebuild_report(ITSELF)][-1] == "no answer"
+
+
+async def test_a_deed_that_a_crash_cuts_off_is_begun_again_and_both_are_recorded(bench: Rig) -> None:
+    bench.stray("lost")
+    await bench.sweep()
+    await bench.later(GRACE)
+    called, never = asyncio.Event(), asyncio.Event()
+    quarantine = bench.backends.quarantine
+
+    async def hangs(*_: object) -> None:
+        called.set()
+        await never.wait()
+
+    bench.backends.quarantine = hangs
+    sweeping = asyncio.create_task(bench.sweep())
+    await called.wait()
+    sweeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sweeping
+    assert await acts(bench.store, "QuarantineOrphan") == [("QuarantineOrphan", "begun")]
+    await bench.restart()
+    bench.backends.quarantine = quarantine
+    await bench.later(timedelta(minutes=1))
+    assert (await bench.sweep()).quarantined == 1
+    phases = [phase for _, phase in await acts(bench.store, "QuarantineOrphan")]
+    assert phases == ["begun", "begun", "ended"]
+
+
+async def test_a_long_list_is_read_and_remembered_in_pages(bench: Rig) -> None:
+    bench.policy = replace(REAP, brake_count=1000, brake_percent=99.0)
+    await bench.restart()
+    for number in range(450):
+        bench.stray(f"lost{number:03}")
+    kept = bench.backends.things[:20]
+    first = await bench.sweep()
+    assert (first.owned, first.orphans) == (470, 450)
+    assert await bench.store.count_sightings() == {("main", SightingState.SEEN): 450}
+    bench.backends.things = [*kept, *bench.backends.things[-240:]]
+    await bench.later(GRACE)
+    await bench.sweep()
+    assert await bench.store.count_sightings() == {
+        ("main", SightingState.GONE): 210,
+        ("main", SightingState.CONFIRMED): 238,
+        ("main", SightingState.QUARANTINED): REAP.cap,
+    }
+
+
+async def test_a_provider_that_left_the_catalog_is_only_reported_about(bench: Rig) -> None:
+    bench.stray("lost")
+    await bench.sweep()
+    bench.ref = ProviderRef("another", "listed")
+    await bench.restart()
+    assert [one.ref.name for one in await bench.admin.watched(ITSELF)] == ["another", "main"]
+    bench.ref = REF
+    await bench.later(GRACE)
+    found = await bench.sweep()
+    assert (found.mode, found.orphans, found.quarantined) == (OrphanMode.REPORT, 1, 0)
+    assert bench.backends.calls == []
+
+
+async def test_the_loop_leaves_out_who_cannot_list_for_a_while(bench: Rig) -> None:
+    bench.backends.able = frozenset()
+    await bench.later(timedelta(seconds=10))
+    assert await bench.loop.once() == bench.loop.interval
+    assert await bench.loop.once() == 3600.0
+    bench.backends.able = frozenset({Ability.LIST_OWNED})
+    await bench.later(timedelta(hours=1))
+    await bench.loop.once()
+    assert (await bench.store.inventories())[0].complete
+
+
+async def test_metrics_tell_orphans_by_state_and_stopped_sweeps(bench: Rig) -> None:
+    for number in range(5):
+        bench.stray(f"lost{number}")
+    await bench.sweep()
+    text = (await Metrics(Sizes(lambda: 0, dict)).text(bench.parts)).decode()
+    assert 'purveyor_orphans{provider="main",state="SEEN"} 5.0' in text
+    assert 'purveyor_inventory_stopped{provider="main"} 1.0' in text
+    assert 'purveyor_inventory_incomplete{provider="main"} 0.0' in text

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.orphans import forbidding
 from purveyor_server.kit.clock import Clock
 from purveyor_server.lifecycle.admin.administration import Administration
@@ -24,6 +25,7 @@ from purveyor_server.store.contract import Store
 _log = structlog.get_logger(__name__)
 SETTLE = timedelta(seconds=10)  # from the start to the first sweep
 AGAIN = timedelta(minutes=5)  # at most, after a backend that did not answer
+UNABLE = timedelta(hours=1)
 ACT = Act(reason="it is time")
 
 
@@ -38,6 +40,7 @@ class InventoryLoop:
         self._store = store
         self._clock = clock
         self._started = clock.now()
+        self._unable: dict[str, datetime] = {}  # which cannot list what they own, and when they are asked again
 
     async def once(self) -> float:
         """Sweep the provider whose sweep is the longest overdue; seconds until the next one is due."""
@@ -47,14 +50,25 @@ class InventoryLoop:
         now = self._clock.now()
         name = min(due, key=lambda one: due[one], default="")
         if name and due[name] <= now:
-            sweeping = self._administration.sweep(ITSELF, name, ACT)
+            del due[name]
+            await self._sweep(name)
+        return max(0.0, min((at - now).total_seconds() for at in due.values())) if due else self.interval
+
+    async def _sweep(self, name: str) -> None:
+        sweeping = self._administration.sweep(ITSELF, name, ACT)
+        try:
             async with aclosing(sweeping) as told:  # type: ignore[type-var] # a generator behind an iterator's type
                 async for _ in told:
                     pass
-            del due[name]
-        return max(0.0, min((at - now).total_seconds() for at in due.values())) if due else self.interval
+        except PurveyorError as refusal:
+            if refusal.reason is not Reason.WRONG_STATE:
+                raise
+            self._unable[name] = self._clock.now() + UNABLE
+            _log.info("provider is not swept", provider=name, why=refusal.message)
 
     def _due(self, one: Watched) -> datetime:
+        if one.ref.name in self._unable:
+            return self._unable[one.ref.name]
         before = one.inventory
         if before is None or before.epoch != self._store.epoch:
             return self._started + SETTLE

@@ -240,10 +240,6 @@ class OperatorReads(CatalogReads, CampaignReads, LeaseReads, ObservingReads, Pla
         """Instances of every tenant by uid, without tombstones."""
         ...
 
-    async def known_uids(self, uids: Sequence[str]) -> dict[str, str]:
-        """State by uid of those of the uids that an instance or binding has; at most a page of uids."""
-        ...
-
     async def backup(self, target: Path) -> Copied:
         """Write a consistent copy of the store, as of one moment, to `target` (0600), which must not exist. Serving goes on.
 

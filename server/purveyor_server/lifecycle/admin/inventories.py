@@ -38,12 +38,13 @@ class Watched(msgspec.Struct, frozen=True):
 
 
 async def watched(parts: AdminParts, caller: Caller) -> tuple[Watched, ...]:
-    """Every provider that can list what it owns, by name, with what is remembered of its sweeps. Raises PERMISSION_DENIED."""
+    """Providers that are swept by themselves, by name, with what is remembered of their sweeps: those of the catalog, and former
+    ones that were swept while they were in it. Raises PERMISSION_DENIED."""
     enter(parts, caller, Action.GET_STATUS)
     before = {one.provider: one for one in await parts.store.inventories()}
-    refs = await known_providers(parts)
-    able = [ref for ref in refs if Ability.LIST_OWNED in abilities_of(parts, ref)]
-    return tuple([Watched(ref, policy_of(parts, ref), before.get(ref.name)) for ref in able])
+    current = {ref.name for ref in providers(parts)}
+    refs = [ref for ref in await known_providers(parts) if ref.name in before or ref.name in current]
+    return tuple([Watched(ref, policy_of(parts, ref), before.get(ref.name)) for ref in refs])
 
 
 async def known_providers(parts: AdminParts) -> tuple[ProviderRef, ...]:

@@ -57,7 +57,6 @@ _UNFINISHED = _SQL["unfinished"]
 _HELD = _SQL["held"]
 _EVERY_UNFINISHED = _SQL["every_unfinished"]
 _EVERY_INSTANCE = _SQL["every_instance"]
-_KNOWN_UIDS = _SQL["known_uids"]
 _SETTING = _SQL["setting"]
 _EARLIEST = _SQL["earliest"]
 _ALIVE = _SQL["alive"]
@@ -252,10 +251,6 @@ class SqliteReads(CatalogReads, CampaignReading, SightingTables):
 
     async def platform_orphan_count(self) -> int:
         return int((await self._readers.rows(platforms.SQL["platform_orphan_count"]))[0][0])
-
-    async def known_uids(self, uids: Sequence[str]) -> dict[str, str]:
-        names = msgspec.json.encode(list(uids)).decode()
-        return dict(await self._readers.rows(_KNOWN_UIDS, (names,)))
 
     async def meta(self, name: str) -> bytes | None:
         found = await self._readers.rows(_META, (name,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -41,6 +42,7 @@ _RECOVERY = load("upkeep")["setting"]
 _decode = msgspec.json.Decoder(Sighting).decode
 _decode_inventory = msgspec.json.Decoder(Inventory).decode
 
+Found = TypeVar("Found")
 Decide = Callable[[Thing, Sighting | None, Knowledge, datetime], Sighting | None]
 
 
@@ -158,24 +160,34 @@ class SightingTables:
         at_work = await self._readers.rows(_AT_WORK, names)
         return _told(await self._readers.rows(_RECORDS, names), at_work)
 
+    def _believed(self, decode: Callable[[bytes], Found], bodies: Iterable[bytes]) -> list[Found]:
+        try:
+            return [decode(body) for body in bodies]
+        except msgspec.DecodeError as error:
+            raise self._readers.damaged(error) from error
+
     async def sighted(self, provider: str, uids: Sequence[str]) -> tuple[Sighting, ...]:
-        return tuple([_decode(row[0]) for row in await self._readers.rows(_SIGHTED, (provider, _names(uids)))])
+        found = await self._readers.rows(_SIGHTED, (provider, _names(uids)))
+        return tuple(self._believed(_decode, [row[0] for row in found]))
 
     async def sighting(self, key: SightingKey) -> Sighting | None:
         found = await self._readers.rows(_ONE, (key.provider, key.kind, key.name))
-        return _decode(found[0][0]) if found else None
+        return next(iter(self._believed(_decode, [row[0] for row in found])), None)
 
     async def sightings(
         self, page: Page, provider: str = "", states: Collection[SightingState] = ()
     ) -> tuple[tuple[str, Sighting], ...]:
         keys = (int(page.after or 0), provider, _names(sorted(states)), page.limit)
-        return tuple([(str(seq), _decode(body)) for seq, body in await self._readers.rows(_LIST, keys)])
+        found = await self._readers.rows(_LIST, keys)
+        read = self._believed(_decode, [row[1] for row in found])
+        return tuple([(str(row[0]), sighting) for row, sighting in zip(found, read, strict=True)])
 
     async def due_sightings(
         self, provider: str, sweep: int, state: SightingState, after: tuple[int, int], limit: int
     ) -> tuple[Due, ...]:
         found = await self._readers.rows(_DUE, (provider, str(state), sweep, *after, limit))
-        return tuple([Due(_decode(body), tried, seq) for body, tried, seq in found])
+        read = self._believed(_decode, [row[0] for row in found])
+        return tuple([Due(sighting, row[1], row[2]) for row, sighting in zip(found, read, strict=True)])
 
     async def count_sightings(self) -> dict[tuple[str, SightingState], int]:
         found = await self._readers.rows(_COUNTS)
@@ -183,11 +195,12 @@ class SightingTables:
 
     async def inventory(self, provider: str) -> Inventory | None:
         found = await self._readers.rows(_INVENTORY, (provider,))
-        return _decode_inventory(found[0][0]) if found else None
+        return next(iter(self._believed(_decode_inventory, [row[0] for row in found])), None)
 
     async def inventories(self) -> tuple[Inventory, ...]:
-        return tuple([_decode_inventory(row[0]) for row in await self._readers.rows(_INVENTORIES)])
+        found = await self._readers.rows(_INVENTORIES)
+        return tuple(self._believed(_decode_inventory, [row[0] for row in found]))
 
     async def every_plan(self, page: Page) -> tuple[PlanSnapshot, ...]:
         found = await self._readers.rows(_EVERY_PLAN, (page.after, page.limit))
-        return tuple([rows.decode_plan(row[0]) for row in found])
+        return tuple(self._believed(rows.decode_plan, [row[0] for row in found]))

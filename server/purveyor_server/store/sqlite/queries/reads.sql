@@ -95,10 +95,6 @@ WHERE backlog > 0 AND operation_id > ? ORDER BY operation_id LIMIT ?;
 -- name: every_instance
 SELECT body FROM instances WHERE uid > ? AND state <> 'DELETED' ORDER BY uid LIMIT ?;
 
--- name: known_uids
-SELECT uid, state FROM instances WHERE uid IN (SELECT value FROM json_each(?1))
-UNION ALL SELECT uid, state FROM bindings WHERE uid IN (SELECT value FROM json_each(?1));
-
 -- name: setting
 SELECT value FROM settings WHERE name = ?;
 
