@@ -257,6 +257,20 @@ async def test_the_reads_of_catalogs_walk_an_index(store: SqliteStore, tmp_path:
         assert [line.split(" (")[0] for line in lines] == ["SEARCH instances USING INDEX instances_of_plan"]
 
 
+@pytest.mark.parametrize(
+    "name", ["by_request", "live", "items_named", "items", "items_in_state", "items_due", "part", "total"]
+)
+async def test_the_reads_of_campaigns_walk_an_index(store: SqliteStore, tmp_path: Path, name: str) -> None:
+    connection = sqlite3.connect(tmp_path / "store.db")
+    statement = load("campaigns")[name]
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ["0"] * parameters(statement)).fetchall()
+    connection.close()
+    lines = [line for *_, line in plan]
+    assert not [line for line in lines if "TEMP B-TREE" in line]
+    if name == "part":
+        assert lines[0].startswith("SEARCH instances USING INDEX instances_of_plan")
+
+
 async def test_a_start_looks_at_leased_operations_alone(store: SqliteStore, tmp_path: Path) -> None:
     """It walked all operations by their id: 0.3 s of a start with 100,000 of them, 2.4 s from a cold disk."""
     connection = sqlite3.connect(tmp_path / "store.db")

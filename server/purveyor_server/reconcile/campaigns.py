@@ -41,7 +41,7 @@ from purveyor_server.store.campaigns import CampaignChange, CampaignSituation, C
 from purveyor_server.store.contract import SYSTEM, Commit, Page, Store
 
 _log = structlog.get_logger(__name__)
-SPAN = 500  # instances of whatever plan that one round looks at while a campaign is written down
+SPAN = 500  # instances, of whatever tenant, that one round looks at while a campaign is written down
 LOOK = 50  # items that are judged at once
 
 

@@ -47,7 +47,7 @@ class CampaignChange(msgspec.Struct, frozen=True):
 
 
 class PartOfPlan(msgspec.Struct, frozen=True):
-    """Instances of a plan among a part of all; `upto` is the uid to go on after, "" at the end."""
+    """Some of the instances of a plan; `upto` is the uid to go on after, "" at the end."""
 
     instances: tuple[Instance, ...]
     upto: str
@@ -96,7 +96,8 @@ class CampaignReads(Protocol):
         ...
 
     async def part_of_plan(self, aim: Aim, after: str, span: int) -> PartOfPlan:
-        """Instances that `aim` is about among the `span` ones, of whatever plan, whose uids are next after `after`."""
+        """Instances that `aim` is about among the `span` ones of the plan, of whatever tenant, whose uids are next after `after`;
+        those that are on their way to the plan are of it."""
         ...
 
     async def total_of_plan(self, aim: Aim) -> int:

@@ -47,7 +47,7 @@ from purveyor_server.store.contract import Page
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 500
-SPANS = 20  # parts of all instances that one page of a dry run looks at, at most
+SPANS = 20  # parts of the plan's instances that one page of a dry run looks at, at most: those of other tenants are passed over
 NAMED = 20  # failures that are told with a campaign
 RETRIES = 500  # items that one command lets wait again
 SHORTEST_HEARTBEAT = 1.0  # seconds

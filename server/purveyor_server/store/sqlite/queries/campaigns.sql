@@ -40,10 +40,10 @@ SELECT body FROM campaign_items WHERE campaign_id = ? AND state = ? AND place > 
 SELECT body FROM campaign_items
 WHERE campaign_id = ? AND state = 'PENDING' AND (not_before IS NULL OR not_before <= ?) ORDER BY place LIMIT ?;
 
--- A bounded part of all instances: the body of those that are of the plan, and the uid of each.
+-- A bounded part of the instances that count as of a plan: the uid of each, and the body of those of the tenant.
 -- name: part
-SELECT uid, CASE WHEN service_id = ?2 AND plan_id = ?3 AND (?4 = '' OR tenant = ?4) THEN body END
-FROM instances WHERE uid > ?1 AND state <> 'DELETED' ORDER BY uid LIMIT ?5;
+SELECT uid, CASE WHEN ?4 = '' OR tenant = ?4 THEN body END
+FROM instances WHERE counted_service = ?2 AND counted_plan = ?3 AND uid > ?1 AND state <> 'DELETED' ORDER BY uid LIMIT ?5;
 
 -- name: total
 SELECT coalesce(sum(instances), 0) FROM usage WHERE service_id = ?1 AND plan_id = ?2 AND (?3 = '' OR tenant = ?3);
