@@ -360,14 +360,33 @@ def test_the_life_of_a_plan_and_of_what_it_makes() -> None:
     entry = """        bindable: false
         state: retired
         transitions: {from: [p0]}
-        bindings: {ttl: 30d, max_ttl: 90d, renew_before: 7d, overlap: 2h, rotate_every: 14d}
+        binding_rotatable: true
+        bindings: {ttl: 30d, max_ttl: 90d, renew_before: 7d, overlap: 2h, rotate_every: 14d, auto_rotate: true}
         cleanup: {mode: delayed, delay: 1h}
 """
     (plan,) = parse(GOOD.replace("        bindable: false\n", entry)).services[0].plans
 
     assert (plan.state, plan.transitions_from) == (PlanState.RETIRED, ("p0",))
-    assert plan.lease == LeasePolicy(days(30), days(90), days(7), timedelta(hours=2), days(14))
+    assert plan.lease == LeasePolicy(days(30), days(90), days(7), timedelta(hours=2), days(14), auto_rotate=True)
     assert plan.cleanup == CleanupPolicy(CleanupMode.DELAYED, timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("bindings", "key"),
+    [
+        ("{ttl: 2d, max_ttl: 1d}", "ttl"),
+        ("{ttl: 2d, renew_before: 2d}", "renew_before"),
+        ("{renew_before: 2d}", "renew_before"),
+        ("{ttl: 2d, renew_before: 1d, auto_rotate: true}", "auto_rotate"),
+        ("{rotate_every: 2d}", "rotate_every"),
+    ],
+)
+def test_a_life_of_bindings_that_cannot_be_is_named(bindings: str, key: str) -> None:
+    found = problems(GOOD.replace("        bindable: false
+", f"        bindable: false
+        bindings: {bindings}
+"))
+    assert [f"bindings.{key}: " in problem for problem in found] == [True]
 
 
 def days(number: int) -> timedelta:

@@ -34,6 +34,7 @@ from purveyor_server.domain.catalog import (
     Service,
     Visibility,
 )
+from purveyor_server.domain.leases import contradictions
 from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
 from purveyor_server.domain.policies import (
     CleanupMode,
@@ -154,7 +155,7 @@ def _literals(value: Any, path: Path) -> Iterator[Path]:
 
 
 def check_plan(tree: Tree, plan: PlanEntry, service: ServiceEntry | None, path: Path) -> None:
-    """The plan's schemas may be used, and its defaults (the service's below them) fit."""
+    """The plan's schemas may be used, its defaults (the service's below them) fit, and its bindings can live as it says."""
     above = service.defaults if service is not None else DefaultsEntry()
     instance, binding = plan.schemas.service_instance, plan.schemas.service_binding
     at: Path = (*path, "schemas")
@@ -163,6 +164,8 @@ def check_plan(tree: Tree, plan: PlanEntry, service: ServiceEntry | None, path: 
     bind = _check_schema(tree, binding.create.parameters, (*at, "service_binding", "create", "parameters"))
     _check_defaults(tree, create, above.instance | plan.defaults.instance, (*path, "defaults", "instance"))
     _check_defaults(tree, bind, above.binding | plan.defaults.binding, (*path, "defaults", "binding"))
+    for key, why in contradictions(_to_lease(plan.bindings), rotatable=plan.binding_rotatable).items():
+        tree.add((*path, "bindings", key), why)
 
 
 def _check_schema(tree: Tree, schema: JsonSchema | None, path: Path) -> JsonSchema | None:

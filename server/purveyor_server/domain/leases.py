@@ -108,6 +108,21 @@ def earlier(own: datetime | None, other: datetime) -> datetime:
     return other if own is None else min(own, other)
 
 
+def contradictions(policy: LeasePolicy, *, rotatable: bool) -> dict[str, str]:
+    """What in a policy cannot be, by its key."""
+    longest = policy.ttl or policy.max_ttl
+    found = {}
+    if policy.ttl is not None and policy.max_ttl is not None and policy.ttl > policy.max_ttl:
+        found["ttl"] = "is longer than max_ttl"
+    if policy.renew_before is not None and (longest is None or policy.renew_before >= longest):
+        found["renew_before"] = "needs a ttl, or max_ttl, that is longer"
+    if policy.auto_rotate and (policy.renew_before is None or not rotatable):
+        found["auto_rotate"] = "needs renew_before, and binding_rotatable of the plan"
+    if policy.rotate_every is not None and not rotatable:
+        found["rotate_every"] = "needs binding_rotatable of the plan"
+    return found
+
+
 def over(expires_at: datetime | None, now: datetime) -> bool:
     """Whether the time is over."""
     return expires_at is not None and expires_at <= now
