@@ -382,10 +382,8 @@ def test_the_life_of_a_plan_and_of_what_it_makes() -> None:
     ],
 )
 def test_a_life_of_bindings_that_cannot_be_is_named(bindings: str, key: str) -> None:
-    found = problems(GOOD.replace("        bindable: false
-", f"        bindable: false
-        bindings: {bindings}
-"))
+    entry = f"        bindable: false\n        bindings: {bindings}\n"
+    found = problems(GOOD.replace("        bindable: false\n", entry))
     assert [f"bindings.{key}: " in problem for problem in found] == [True]
 
 
