@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -58,7 +59,7 @@ async def test_bindings_of_the_same_moment_are_each_seen_once(store: Store) -> N
 
 async def test_a_time_counts_only_in_its_state(store: Store) -> None:
     of = records.instance()
-    times = {"expires_at": START, "rotate_at": START, "retry_at": START}
+    times: dict[str, Any] = {"expires_at": START, "rotate_at": START, "retry_at": START}
     made = records.binding(of, state=ACTIVE, **times)
     for state, expected in {
         ACTIVE: [["app"], ["app"], []],
