@@ -18,7 +18,7 @@ from purveyor.errors import OperationFailedError
 from purveyor_server.domain.model import Step
 from purveyor_server.domain.policies import CleanupMode, CleanupPolicy
 from purveyor_server.domain.states import Make, StepState
-from purveyor_server.providers.contract import NotYet, Permanent, Unreachable
+from purveyor_server.providers.contract import NotYet, Permanent
 from purveyor_server.store.contract import SYSTEM, Accept, Amend, Backlog, Decision, Page, Situation, Writes
 from tests.rpc.test_stuck import ended, waiting
 from tests.rpc.whole import BIG, SERVICE, SMALL, Whole, whole_broker
@@ -95,10 +95,10 @@ async def delete_failed(scene: Scene) -> None:
     await scene.fails(scene.client.deprovision("orders"))
 
 
-async def provider_away(scene: Scene) -> None:
+async def frozen(scene: Scene) -> None:
     await scene.ready()
-    scene.world.plant("grant.absent", *[Unreachable("away")] * 1000)
-    await scene.parks(scene.client.deprovision("orders"), "CIRCUIT")
+    await scene.admin.freeze("provider:main", "its backend is away")
+    await scene.parks(scene.client.deprovision("orders"), "FROZEN")
 
 
 async def of_no_known_plan(scene: Scene) -> None:
@@ -147,7 +147,7 @@ SCENES: list[tuple[Callable[[Scene], Awaitable[None]], set[str], int]] = [
     (half_made, ALL, 1),
     (half_updated, ALL, 1),
     (delete_failed, ALL, 0),
-    (provider_away, ALL, 1),
+    (frozen, ALL, 1),
     (of_no_known_plan, ALL, 0),
     (with_unknown_steps, ALL | {"instance/relic"}, 1),
     (with_bindings, ALL | BOTH, 0),
