@@ -20,10 +20,12 @@ WORKERS ?= -n 2 --dist loadfile
 LOAD_ARGS ?=
 # make fuzz FUZZ_ARGS="--seed 7 --lives 10"
 FUZZ_ARGS ?=
+# make verify-year YEAR_ARGS="--seed 7 --runs 50"
+YEAR_ARGS ?=
 # make lock LOCK_ARGS=--upgrade moves every version to the newest that fits.
 LOCK_ARGS ?=
 
-.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch verify-secrets fuzz lock baseline clean setup setup-demo
+.PHONY: help demo test lint format bench load stubs verify-crash verify-cancel verify-watch verify-secrets verify-year fuzz lock baseline clean setup setup-demo
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -66,6 +68,9 @@ verify-watch: stubs ## Watch a real server that is killed, stopped, compacted; e
 
 verify-secrets: stubs ## A whole life of a real broker, then a search for every secret, everywhere
 	@$(PY) scripts/verify_secrets.py
+
+verify-year: stubs ## A year in a minute: whole brokers in simulated time, thousands of stories
+	@$(PY) scripts/verify_year.py $(YEAR_ARGS)
 
 fuzz: stubs ## Any input to parsers, a real broker and a real PostgreSQL server; 10 minutes
 	@$(PY) scripts/fuzz.py $(FUZZ_ARGS)

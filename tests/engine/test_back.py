@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from purveyor_server.domain.errors import Reason
-from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState
+from purveyor_server.domain.states import BindingState, InstanceState, OperationState, StepState, Waiting
 from purveyor_server.kit import failpoints
 from purveyor_server.providers.contract import Ambiguous, Credentials, NotYet, Permanent, Retryable
 from tests.engine.bench import SETTINGS, Bench, bench
@@ -361,3 +362,22 @@ async def test_no_cleanup_is_made_beside_a_removal(tmp_path: Path) -> None:
         assert (await b.ended(removal)).state is OperationState.SUCCEEDED
         assert b.world.things == {}
         assert await b.cleanups() == ()
+
+
+async def test_an_unbind_that_fails_keeps_the_deprovision_that_waits_for_it_from_going_on(tmp_path: Path) -> None:
+    """One that ran before the deprovision counts as a child: its login would have outlived the instance, out of everybody's reach."""
+    async with bench(tmp_path) as b:
+        await b.ended(await b.provision())
+        await b.ended(await b.bind())
+        b.world.plant("login.absent", NotYet(0.5, "later"), Permanent("refused"))
+        unbind = await b.unbind()
+        await b.until(lambda now: now.waiting is Waiting.PARKED, unbind.operation_id)
+        waits: dict[str, Any] = {"blocked_by": (unbind.operation_id,), "due_at": None, "waiting": Waiting.BLOCKED}
+        deprovision = await b.deprovision(**waits)
+
+        failed = await b.ended(deprovision)
+        assert failed.state is OperationState.FAILED
+        assert failed.failure is not None
+        assert failed.failure.reason == Reason.CHILD_FAILED
+        assert (await b.instance()).state is InstanceState.DELETE_FAILED
+        assert (await b.binding()).state is BindingState.REVOCATION_BLOCKED

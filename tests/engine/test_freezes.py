@@ -16,7 +16,7 @@ from purveyor_server.domain.principal import BROKER
 from purveyor_server.domain.states import InstanceState, OperationState, Waiting
 from purveyor_server.providers.contract import Permanent
 from purveyor_server.store.operating import AuditLook
-from tests.engine.bench import Bench, bench
+from tests.engine.bench import REF, Bench, bench
 
 
 def record(b: Bench, action: str, name: str) -> AuditRecord:
@@ -149,3 +149,15 @@ async def test_a_freeze_of_deletes_holds_what_the_broker_gives_back_by_itself(tm
         assert b.world.things
         await thaw(b, freezes.DELETES)
         assert (await b.ended(removal)).state is OperationState.SUCCEEDED
+
+
+async def test_what_is_frozen_while_the_backend_is_away_goes_on_once_both_are_over(tmp_path: Path) -> None:
+    """A frozen operation had been let through as the circuit's probe, which it never was: no call was ever sent again."""
+    async with bench(tmp_path) as b:
+        circuit = b.registry.facade(REF).circuit
+        for _ in range(2):
+            circuit.unreachable()
+        await freeze(b, "all")
+        operation = await frozen(b, await b.provision())
+        await thaw(b, "all")
+        assert (await b.ended(operation)).state is OperationState.SUCCEEDED

@@ -129,10 +129,12 @@ class Forward:
         """Take one step; True when the operation has ended."""
         target = planned[index]
         await self._wait_for_circuit()
-        if index == len(self._journal.steps) and not await self._journal.start(target, None, self._vault.mint(target)):
-            return False
-        step = self._journal.steps[index]
-        await self._make_quiet(target, step)
+        with self._facade.circuit.before_call():
+            new = index == len(self._journal.steps)
+            if new and not await self._journal.start(target, None, self._vault.mint(target)):
+                self._facade.circuit.abandoned()
+                return False
+            await self._make_quiet(target, self._journal.steps[index])
         try:
             answer = await self._calls.make(target, target.make, self._journal.steps[index])
         except ProviderError as error:

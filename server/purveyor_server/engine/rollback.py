@@ -82,13 +82,14 @@ class Rollback:
         """Undo one step; False when it cannot be undone in this operation."""
         if postponed := self._facade.circuit.postponed():
             await self._park(Waiting.CIRCUIT, postponed, "the backend does not answer")
-        if step.unsettled:
-            await self._settle(target, step)
         doing = replace(step, state=StepState.UNDOING, unsettled=True)
         lines = (*self._pending, doing)
-        await self._journal.enter_call(
-            lambda job: transitions.write_step(job, *lines), "undoing", self._make, known=self._pending
-        )
+        with self._facade.circuit.before_call():
+            if step.unsettled:
+                await self._settle(target, step)
+            await self._journal.enter_call(
+                lambda job: transitions.write_step(job, *lines), "undoing", self._make, known=self._pending
+            )
         self._pending = ()
         self._journal.remember(doing)
         try:

@@ -8,7 +8,8 @@ Source: M. Nygard, "Release It!", Circuit Breaker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from purveyor_server.kit.backoff import Backoff
 from purveyor_server.kit.clock import Clock
@@ -42,6 +43,15 @@ class Circuit:
             self._probing = True
             return 0.0
         return max(left, 0.2)
+
+    @contextmanager
+    def before_call(self) -> Iterator[None]:
+        """Around what stands between leave to call and the call: when it breaks off, no call follows, and the next is the probe."""
+        try:
+            yield
+        except BaseException:
+            self.abandoned()
+            raise
 
     def answered(self) -> None:
         """The backend answered, whatever it said."""

@@ -1,0 +1,78 @@
+"""The catalog of the simulated broker."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+
+from purveyor_server.domain.catalog import Plan, PlanLimits, PlanSchemas, Service
+from purveyor_server.domain.catalogchanges import Contents
+from purveyor_server.domain.model import ProviderRef
+from purveyor_server.domain.policies import InventoryPolicy, LeasePolicy, OrphanMode
+from purveyor_server.lifecycle.catalogtext import CatalogTextError, Judged, TextProblem
+from tests.year.provider import KIND
+
+SERVICE = "db"
+REF = ProviderRef("main", KIND)
+SIZE = {
+    "type": "object",
+    "properties": {"size": {"type": "integer", "minimum": 1}},
+    "additionalProperties": False,
+}
+
+
+def plan(plan_id: str, **changes: Any) -> Plan:
+    """A plan of the one provider."""
+    fields: dict[str, Any] = {
+        "id": plan_id,
+        "name": plan_id,
+        "description": plan_id,
+        "provider": REF,
+        "settings": {"plan": plan_id},
+        "plan_updateable": True,
+        "schemas": PlanSchemas(instance_create=SIZE, instance_update=SIZE),
+        "limits": PlanLimits(operation=timedelta(minutes=30)),
+    }
+    return Plan(**(fields | changes))
+
+
+LEASE = LeasePolicy(
+    ttl=timedelta(days=30),
+    max_ttl=timedelta(days=60),
+    renew_before=timedelta(days=12),
+    overlap=timedelta(days=5),
+    auto_rotate=True,
+)
+LEASES = {"small": LeasePolicy(), "large": LeasePolicy(max_ttl=timedelta(days=45)), "leased": LEASE}
+
+
+INVENTORY = InventoryPolicy(
+    mode=OrphanMode.REAP,
+    every=timedelta(days=3),
+    grace=timedelta(days=6),
+    cap=3,
+    brake_percent=100.0,
+)
+
+
+def contents(*plans: Plan) -> Contents:
+    """One service with these plans."""
+    services = (Service(id=SERVICE, name=SERVICE, description=SERVICE, plans=plans, plan_updateable=True),)
+    return Contents(services, {REF.name: REF}, {REF.name: INVENTORY})
+
+
+TEXTS = {
+    "plain": contents(*(plan(name, lease=lease, binding_rotatable=name == "leased") for name, lease in LEASES.items()))
+}
+
+
+def read(text: bytes, *, ask_providers: bool = True) -> Judged:
+    """`lifecycle.catalogtext.Judge`: here a catalog's text is its name."""
+    name = text.decode()
+    if name not in TEXTS:
+        raise CatalogTextError((TextProblem("", "there is no such catalog"),))
+    return Judged(TEXTS[name], name, hashlib.sha256(text).hexdigest())
+
+
+PLAIN = read(b"plain")

@@ -1,0 +1,135 @@
+"""The whole of `verify-year`: batches of stories in several processes, the planted faults, one line of figures.
+
+Guarantee: `clean` is true only if no story went wrong and every planted fault was found. A batch is told again by its seed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.year import controls
+from tests.year.actions import Story
+from tests.year.controls import Verdict
+from tests.year.machine import WrongError, Year, told
+from tests.year.shrinking import shortest
+from tests.year.teller import Figures
+from tests.year.telling import tell
+
+STEPS = 25  # at most, of one story: each is an action, often with a pause behind it
+
+
+class Options(NamedTuple):
+    """How many stories in all, in batches of `batch` by seeds from `seed` on, in how many processes."""
+
+    runs: int = 2000
+    seed: int = 1
+    batch: int = 50
+    processes: int = 2
+
+
+class Batch(NamedTuple):
+    """What became of a batch: figures, and words for a story that went wrong."""
+
+    seed: int
+    figures: dict[str, int]
+    wrong: str = ""
+
+
+def run_batch(number: int, runs: int) -> Batch:
+    """`runs` stories that follow from the seed `number`."""
+    Year.figures = Figures()
+    wrong = ""
+    try:
+        run_state_machine_as_test(
+            seed(number)(Year),
+            settings=settings(
+                max_examples=runs,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate],
+            ),
+        )
+    except WrongError as failure:
+        wrong = shortened(failure)
+    return Batch(number, dict(Year.figures), wrong)
+
+
+def shortened(failure: WrongError) -> str:
+    """The story, and a shorter one that goes wrong in the same way."""
+    words = failure.found[0].split(": ", 1)[1][:25]
+
+    def is_wrong(story: Story) -> bool:
+        return any(words in line for line in tell(story, failure.seed))
+
+    if not is_wrong(failure.story):
+        return f"{failure}\n(told again it goes well)"
+    short = shortest(failure.story, is_wrong)
+    return f"{failure}\nshorter:\n{told(tell(short, failure.seed), short, failure.seed)}"
+
+
+class Suite:
+    """One run; `say` takes a line at a time."""
+
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self.options = options
+        self.figures = Figures()
+        self.wrong: list[str] = []
+        self.verdicts: list[Verdict] = []
+        self._say = say
+        self._began = time.monotonic()
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything was as it must be."""
+        return not self.wrong and self.figures["runs"] > 0 and all(verdict.found for verdict in self.verdicts)
+
+    @property
+    def summary(self) -> str:
+        """The last line."""
+        names = ("operations", "calls", "logins", "sweeps", "expiries", "rotations", "crashes")
+        counts = " ".join(f"{name}={self.figures[name]}" for name in names)
+        found = sum(verdict.found for verdict in self.verdicts)
+        return (
+            f"verify-year: runs={self.figures['runs']} days={self.figures['hours'] // 24} {counts} "
+            f"violations={len(self.wrong)} planted={len(self.verdicts)} found={found} "
+            f"seconds={time.monotonic() - self._began:.0f}"
+        )
+
+    def run(self) -> None:
+        """Stories in all processes, then the planted faults."""
+        options = self.options
+        seeds = range(options.seed, options.seed + -(-options.runs // options.batch))
+        # Processes of their own from the start: a forked one would have this one's hypothesis.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
+            jobs = [pool.submit(run_batch, number, min(options.batch, options.runs)) for number in seeds]
+            planted = [pool.submit(controls.check, control) for control in controls.CONTROLS]
+            for job in as_completed(jobs):
+                self._take(job.result())
+            for check in planted:
+                self._hear(check.result())
+        for name in sorted(name for name in self.figures if name.startswith("refused")):
+            self._say(f"{name}: {self.figures[name]}")
+
+    def _take(self, batch: Batch) -> None:
+        self.figures.update(batch.figures)
+        if batch.wrong:
+            self.wrong.append(batch.wrong)
+            again = f'make verify-year YEAR_ARGS="--seed {batch.seed} --runs {self.options.batch}"'
+            self._say(f"{batch.wrong}\nagain: {again}")
+
+    def _hear(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        said = "; ".join(verdict.planted[:2])
+        self._say(f"planted: {verdict.name}: {'found' if verdict.found else 'NOT FOUND'}: {said}")
+        for line in verdict.sound:
+            self._say(f"{verdict.name}, with the safeguard: {line}")
