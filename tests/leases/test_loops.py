@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from purveyor_server.domain.freezes import ALL, DELETES, ROTATION, holding
+from purveyor_server.domain.freezes import ALL, DELETES, RECOVERY, ROTATION, holding
 from purveyor_server.domain.model import Binding, EventKind, Pause
 from purveyor_server.domain.policies import LeasePolicy
 from purveyor_server.domain.states import BindingState, Make, OperationState, Verb
@@ -102,6 +102,28 @@ async def test_freezes_of_deletions_leave_it_at_the_mark(house: House) -> None:
         await house.thaw(name)
     await house.expiry().once()
     assert await states(house, "app") == [BindingState.UNBINDING]
+
+
+async def test_credentials_end_with_the_time_whatever_the_sweep_does(house: House) -> None:
+    made = await house.active()
+    assert await house.lab.door.get_credentials(LOCAL, made.tenant, made.instance_id, "app")
+    house.later(HOUR)
+    refused = await house.refused(house.lab.door.get_credentials(LOCAL, made.tenant, made.instance_id, "app"))
+    assert "its time is over" in refused.message
+    again = await house.lab.door.bind(LOCAL, bind())
+    assert (again.replayed, again.credentials) == (True, None)
+
+
+async def test_nothing_is_done_while_a_restored_store_is_reviewed(house: House) -> None:
+    await house.offer(AUTOMATIC)
+    await house.active("one")
+    await house.active("two", ttl=MINUTE)
+    await house.freeze(RECOVERY)
+    house.later(20 * HOUR)
+    for loop in (house.expiry(), house.revocation(), house.rotation()):
+        assert await loop.once() is None
+    assert await states(house, "one", "two") == [BindingState.ACTIVE] * 2
+    assert await house.unfinished() == ()
 
 
 async def test_a_blocked_revocation_is_tried_again_later_each_time(house: House) -> None:

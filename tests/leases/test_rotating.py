@@ -15,6 +15,7 @@ from purveyor_server.domain.states import BindingState, OperationState, Verb, Wa
 from purveyor_server.kit.hiding import MASK
 from purveyor_server.lifecycle.contract import Rotate
 from purveyor_server.providers.contract import Ability
+from purveyor_server.store.contract import SYSTEM, Page
 from tests.fakes.broker import SEALER, bind, unbind
 from tests.fakes.situations import INSTANCE, LOCAL, TENANT, catalog, plan, somebody
 from tests.leases.house import HOUR, MINUTE, POLICY, House
@@ -81,6 +82,17 @@ async def test_a_failed_successor_leaves_the_predecessor_as_it_was(house: House)
     second = await house.rotate(successor_id="good")
     assert second.binding is not None
     assert second.binding.predecessor_binding_id == "app"
+
+
+async def test_a_new_attempt_takes_the_place_of_those_that_failed(house: House) -> None:
+    await house.active()
+    for _ in range(2):
+        await house.end(await house.rotate(successor_id="next"), OperationState.FAILED)
+    await house.end(await house.rotate(successor_id="other"), OperationState.FAILED)
+    asked = await house.rotate(successor_id="next")
+    await house.end(asked)
+    listed = await house.lab.store.bindings(SYSTEM, TENANT, INSTANCE, (), Page(100))
+    assert [binding.binding_id for binding in listed] == ["app", "next"]
 
 
 async def test_a_successor_that_is_unbound_before_it_was_active_frees_the_predecessor(house: House) -> None:

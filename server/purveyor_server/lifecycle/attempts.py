@@ -176,6 +176,7 @@ def _bind(situation: Situation, ask: RetryAsk, instance: Instance, binding: Bind
         state=BindingState.BINDING,
         expires_at=binding.expires_at + shift if binding.expires_at is not None else None,
         renew_before=binding.renew_before + shift if binding.renew_before is not None else None,
+        rotate_at=binding.rotate_at + shift if binding.rotate_at is not None else None,
         last_operation=operation.operation_id,
         version=1,
         created_at=situation.now,

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource
+from purveyor_server.domain.leases import over
 from purveyor_server.domain.model import Binding, Json
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.states import BindingState
@@ -35,6 +36,8 @@ async def get_credentials(
         raise denied(Action.GET_CREDENTIALS, Role.CREDENTIALS_READER, tenant=tenant)
     if binding.state is not BindingState.ACTIVE:
         raise not_available(binding, f"it is {binding.state}")
+    if over(binding.expires_at, parts.clock.now()):
+        raise not_available(binding, "its time is over")
     # Recorded before they are opened: nobody has credentials of which the records do not know.
     await parts.store.note(credentials_read(caller, binding, parts.clock.now()))
     parts.door.note(caller, Action.GET_CREDENTIALS, tenant, instance=instance_id, binding=binding_id)
@@ -54,6 +57,8 @@ async def with_credentials(parts: Parts, caller: Caller, scope: Scope, outcome: 
     """The outcome of a Bind, with credentials when its binding is ACTIVE and the caller may read them."""
     binding = outcome.binding
     if binding is None or binding.state is not BindingState.ACTIVE or not may_read(caller, binding):
+        return outcome
+    if over(binding.expires_at, parts.clock.now()):  # the sweep has not been there yet
         return outcome
     await parts.store.note(credentials_read(caller, binding, parts.clock.now()))
     parts.door.note(

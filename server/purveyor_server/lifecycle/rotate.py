@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from purveyor_server.domain.automation import why_left_alone
-from purveyor_server.domain.conflicts import Ruling, binding_row_of, row_of, rule_rotate
+from purveyor_server.domain.conflicts import BindingRow, Ruling, binding_row_of, row_of, rule_rotate
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid
 from purveyor_server.domain.leases import first_terms
@@ -184,10 +184,22 @@ def decide_rotate(situation: Situation, ask: RotateAsk) -> Decision:
     _check_rotatable(ask, (instance, old, ask.plan), situation.bindings)
     if ask.refused is not None:
         raise ask.refused
-    if any(binding.binding_id == ask.order.binding_id for binding in situation.bindings):
+    failed = _failed_before(situation, old)
+    taken = (binding for binding in situation.bindings if binding.binding_id == ask.order.binding_id)
+    if any(binding not in failed for binding in taken):
         raise binding_exists(request.instance_id, ask.order.binding_id)
     check_capacity(situation.backlog, ask.settings)
-    return _accepted(situation, ask, (instance, old, ask.plan))
+    return _accepted(situation, ask, (instance, old, ask.plan), failed)
+
+
+def _failed_before(situation: Situation, old: Binding) -> tuple[Binding, ...]:
+    """Successors that came to nothing and left nothing: the new attempt takes their place, or they would pile up."""
+    return tuple(
+        binding
+        for binding in situation.bindings
+        if binding.predecessor_binding_id == old.binding_id
+        and binding_row_of(binding, situation.operations) is BindingRow.FAILED
+    )
 
 
 def _successor(old: Binding, bindings: Iterable[Binding]) -> Binding | None:
@@ -229,7 +241,9 @@ def _predecessors(old: Binding, live: dict[str, Binding]) -> list[Binding]:
     return found
 
 
-def _accepted(situation: Situation, ask: RotateAsk, about: tuple[Instance, Binding, KnownPlan]) -> Decision:
+def _accepted(
+    situation: Situation, ask: RotateAsk, about: tuple[Instance, Binding, KnownPlan], failed: tuple[Binding, ...]
+) -> Decision:
     instance, old, plan = about
     applied = instance.applied or instance.desired
     operation = begin(ask.order, situation, plan, instance_uid=instance.uid, binding_uid=ask.uid, want=applied)
@@ -238,7 +252,14 @@ def _accepted(situation: Situation, ask: RotateAsk, about: tuple[Instance, Bindi
     operation = replace(operation, succession=succession)
     successor = _successor_of(situation, ask, about, operation)
     marked = touch(old, situation.now, successor_binding_id=successor.binding_id, rotate_at=None)
-    writes = Writes(bindings=(marked, successor), operations=(operation,), secrets=ask.veiled.rows)
+    now = situation.now
+    buried = tuple(touch(binding, now, state=BindingState.DELETED, deleted_at=now) for binding in failed)
+    writes = Writes(
+        bindings=(*buried, marked, successor),
+        operations=(operation,),
+        secrets=ask.veiled.rows,
+        erase=tuple(binding.uid for binding in buried),
+    )
     return Decision(writes, operation, instance, successor)
 
 

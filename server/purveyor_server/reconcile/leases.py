@@ -2,7 +2,8 @@
 
 Guarantee: what is due for longest comes first; a page per round, whatever is refused is passed over until the next walk, so
 that nothing stands in the way of the others; every change goes through the lifecycle's door. Freezes: `deletes` and `all`
-leave it at marking what has ended, `rotation` and `all` stop rotations, `deletes` and `all` stop further revocations.
+leave it at marking what has ended, `rotation` and `all` stop rotations, `deletes` and `all` stop further revocations; while a
+restored store is being reviewed nothing is done at all, for its records may be older than what was promised since.
 Limit: an end is noticed as late as the interval, and the sessions that are open then end with the UNBIND that follows; new
 logins end on time in backends that can. The place in a walk is not stored: after a start it begins with the oldest.
 """
@@ -17,7 +18,7 @@ from typing import Any
 import structlog
 
 from purveyor_server.domain.errors import PurveyorError, Reason
-from purveyor_server.domain.freezes import ALL, DELETES, ROTATION
+from purveyor_server.domain.freezes import ALL, DELETES, RECOVERY, ROTATION
 from purveyor_server.domain.model import Binding
 from purveyor_server.domain.states import BindingState
 from purveyor_server.kit.clock import Clock
@@ -75,7 +76,10 @@ class ExpiryLoop:
 
     async def once(self) -> float | None:
         """End a page of bindings."""
-        revoke = (await _frozen(self._store)).isdisjoint({DELETES, ALL})
+        frozen = await _frozen(self._store)
+        if RECOVERY in frozen:
+            return None
+        revoke = frozen.isdisjoint({DELETES, ALL})
         found, more = await self._walk.page()
         ending = [binding for binding in found if revoke or binding.state is BindingState.ACTIVE]
         for start in range(0, len(ending), ABREAST):
@@ -103,7 +107,7 @@ class RevocationLoop:
 
     async def once(self) -> float | None:
         """Accept a page of unbinds."""
-        if not (await _frozen(self._store)).isdisjoint({DELETES, ALL}):
+        if not (await _frozen(self._store)).isdisjoint({DELETES, ALL, RECOVERY}):
             return None
         found, more = await self._walk.page()
         for binding in found:
@@ -134,7 +138,7 @@ class RotationLoop:
 
     async def once(self) -> float | None:
         """Rotate a page of bindings, as far as the hour has room."""
-        if not (await _frozen(self._store)).isdisjoint({ROTATION, ALL}):
+        if not (await _frozen(self._store)).isdisjoint({ROTATION, ALL, RECOVERY}):
             return None
         room = self._per_hour - await self._store.rotations_since(self._clock.now() - HOUR)
         if room <= 0:
