@@ -326,9 +326,9 @@ async def holding(postgres: TestServer, *pieces: tuple[str, str]) -> AsyncIterat
         yield
 
 
-async def until_waiting(postgres: TestServer, count: int) -> None:
-    """Return once `count` sessions wait for advisory locks."""
+async def until_waiting(postgres: TestServer, count: int, kind: str = "advisory") -> None:
+    """Return once `count` sessions wait for advisory locks, or with `relation` before a `Gate`."""
     async with postgres.superuser() as connection, asyncio.timeout(SECONDS):
-        question = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        while await connection.fetchval(question) < count:
+        question = "SELECT count(*) FROM pg_locks WHERE locktype = $1 AND NOT granted"
+        while await connection.fetchval(question, kind) < count:
             await connection.execute("SELECT pg_sleep(0.02)")

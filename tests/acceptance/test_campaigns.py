@@ -18,7 +18,7 @@ import purveyor
 from purveyor.admin import AdminClient
 from purveyor.campaign_values import Campaign
 from purveyor_server.domain.names import outside_name
-from tests.acceptance.house import SETTINGS, TENANT, catalog_of, gate
+from tests.acceptance.house import SETTINGS, TENANT, catalog_of, gate, until_waiting
 from tests.postgres_server import Connection, TestServer, make_root, postgres  # noqa: F401 - a fixture
 from tests.provider_contract.estate import PORTS, UIDS
 from tests.unit.app_process import Process, Site
@@ -163,6 +163,7 @@ async def test_fifty_databases_one_of_them_poisoned(move: Move) -> None:
         async with gate(move.server):  # every change of a database waits: some are in flight when the process is killed
             await admin.resume_campaign(move.campaign_id, "lunch is over")
             held = await move.reached(admin, "RUNNING", running=4)
+            await until_waiting(move.server, 4, "relation")
             assert held.pending > 0
     async with move.serving() as admin:
         ended = await move.reached(admin, "FINISHED_WITH_FAILURES")
