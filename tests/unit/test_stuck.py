@@ -141,7 +141,7 @@ def cured(found: Operation, rule: Rule, now: Any) -> Operation:
             return replace(found, state=OperationState.FAILED)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(graphs())
 def test_whatever_waits_for_whatever_every_one_ends(graph: dict[str, Operation]) -> None:
     assert [found for found in lived(graph).values() if not found.done] == []
