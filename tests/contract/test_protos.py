@@ -89,6 +89,7 @@ ADMIN = {
     "RetryCampaign": "IDEMPOTENT",
     "WatchCampaign": "NO_SIDE_EFFECTS",
     "Drain": "IDEMPOTENT",
+    "RotateRootCredentials": "IDEMPOTENT",
     "ObserveInstance": "IDEMPOTENT",
     "ListDrift": "NO_SIDE_EFFECTS",
     "PauseReconciliation": "IDEMPOTENT",

@@ -49,6 +49,7 @@ from purveyor.opened import OpenedClient
 from purveyor.orphans import OrphanCalls
 from purveyor.pages import walk
 from purveyor.remains import RemainsCalls
+from purveyor.rooting import RootCalls
 from purveyor.v1 import admin_service_pb2 as messages
 from purveyor.v1.admin_service_pb2_grpc import AdminServiceStub
 
@@ -72,6 +73,7 @@ class AdminClient(
     OrphanCalls,
     DriftCalls,
     PlatformOrphanCalls,
+    RootCalls,
     OpenedClient,
 ):
     """`async with AdminClient("unix:/path/admin.sock") as admin:`

@@ -34,6 +34,7 @@ from purveyor.drift_values import DriftReport
 from purveyor.inventory_values import InventoryOutcome, PlatformOrphan
 from purveyor.orphan_values import InventoryStatus, Orphan, RebuildLine
 from purveyor.places import EventPlace
+from purveyor.root_values import RotatedRoots
 from purveyor.tls import Tls
 from purveyor.values import (
     ActiveBinding,
@@ -546,6 +547,8 @@ class SyncAdminClient:
         Raises NotFoundError, ConflictError, FailedPreconditionError."""
     def platform_orphans(self, *, page_size: int = 0) -> BlockingIterator[PlatformOrphan]:
         """Instances of every tenant that their platforms no longer name."""
+    def rotate_root(self, provider: str, reason: str, *, validate_only: bool = False) -> RotatedRoots:
+        """Rotate them in a provider's backend. Raises FailedPreconditionError, with what to do, where that is done outside."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

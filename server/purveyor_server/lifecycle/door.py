@@ -95,6 +95,7 @@ class Action(StrEnum):
     RETRY_CAMPAIGN = "RetryCampaign"
     WATCH_CAMPAIGN = "WatchCampaign"
     DRAIN = "Drain"
+    ROTATE_ROOT_CREDENTIALS = "RotateRootCredentials"
     OBSERVE_INSTANCE = "ObserveInstance"
     LIST_DRIFT = "ListDrift"
     PAUSE_RECONCILIATION = "PauseReconciliation"
@@ -168,6 +169,7 @@ OPERATOR_ACTIONS = frozenset(
         Action.RETRY_CAMPAIGN,
         Action.WATCH_CAMPAIGN,
         Action.DRAIN,
+        Action.ROTATE_ROOT_CREDENTIALS,
         Action.OBSERVE_INSTANCE,
         Action.LIST_DRIFT,
         Action.PAUSE_RECONCILIATION,

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from purveyor_server.domain.model import ProviderRef
+from purveyor_server.providers.abilities import RootRotated
 from purveyor_server.providers.contract import Ability, Done, Known, NotYet, Observed, Owned, ProviderError
 from purveyor_server.providers.registry import ProviderMissingError, ProviderRegistry
 
@@ -86,6 +87,10 @@ class Inspector:
     async def reclaim(self, ref: ProviderRef, owned: Owned) -> Done | NotYet:
         """Remove it for good. Raises as `quarantine`."""
         return await self._registry.facade(ref).reclaim(owned)
+
+    async def rotate_root(self, ref: ProviderRef) -> RootRotated:
+        """New credentials for the broker's own accounts. Raises as `quarantine`."""
+        return await self._registry.facade(ref).rotate_root()
 
 
 def _words(failure: Exception | None) -> str:

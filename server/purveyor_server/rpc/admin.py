@@ -30,11 +30,12 @@ from purveyor_server.rpc.convert.inventory import encode_stranded
 from purveyor_server.rpc.convert.operation import encode_operation
 from purveyor_server.rpc.convert.values import to_timestamp
 from purveyor_server.rpc.orphans import OrphanMethods
+from purveyor_server.rpc.roots import RootMethods
 
 CHUNK_BYTES = 256 * 1024
 
 
-class AdminService(CatalogCalls, CampaignMethods, OrphanMethods):  # type: ignore[misc] # as WatchOperation of BrokerService
+class AdminService(RootMethods, CatalogCalls, CampaignMethods, OrphanMethods):  # type: ignore[misc] # as WatchOperation of BrokerService
     """The service of operators."""
 
     def __init__(self, administration: Administration) -> None:

@@ -109,6 +109,7 @@ KINDS: dict[str, Kind] = {
     "/purveyor.v1.AdminService/RetryCampaign": Kind.WRITE,
     "/purveyor.v1.AdminService/WatchCampaign": Kind.STREAM,
     "/purveyor.v1.AdminService/Drain": Kind.WRITE,
+    "/purveyor.v1.AdminService/RotateRootCredentials": Kind.WRITE,
     "/purveyor.v1.AdminService/ObserveInstance": Kind.WRITE,
     "/purveyor.v1.AdminService/ListDrift": Kind.READ,
     "/purveyor.v1.AdminService/PauseReconciliation": Kind.WRITE,

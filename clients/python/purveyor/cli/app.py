@@ -26,6 +26,7 @@ from purveyor.cli import (
     placing,
     quotas,
     reading,
+    rooting,
     securing,
     serving,
     tokens,
@@ -104,6 +105,7 @@ operating.add(app)
 orphaning.add(app)
 drifting.add(app)
 adopting.add(app)
+rooting.add(app)
 inventories.add(app)
 failing.add(app)
 leasing.add(app)

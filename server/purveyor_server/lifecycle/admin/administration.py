@@ -30,6 +30,7 @@ from purveyor_server.lifecycle.admin import (
     purging,
     quotas,
     reporting,
+    roots,
     saving,
     stranding,
     tokens,
@@ -53,6 +54,7 @@ from purveyor_server.lifecycle.admin.contract import (
 from purveyor_server.lifecycle.admin.orphancases import OrphanCases
 from purveyor_server.lifecycle.catalogs import Applied
 from purveyor_server.lifecycle.contract import Adopt, Caller, OperationDetails, Outcome, PageOf, Repair
+from purveyor_server.providers.abilities import RootRotated
 from purveyor_server.store.catalogs import CatalogVersion
 from purveyor_server.store.observing import Drifted
 
@@ -116,6 +118,10 @@ class Administration(OrphanCases):
     async def set_log_level(self, caller: Caller, level: str, act: Act) -> str:
         """Log more or less."""
         return await reporting.set_log_level(self._parts, caller, level, act)
+
+    async def rotate_root(self, caller: Caller, provider: str, act: Act) -> RootRotated:
+        """New credentials for the broker's own accounts in a backend."""
+        return await roots.rotate_root(self._parts, caller, provider, act)
 
     def backup(self, caller: Caller) -> AbstractAsyncContextManager[BackupFile]:
         """A copy of the store."""

@@ -28,6 +28,7 @@ from purveyor_server.lifecycle.contract import Adopt, Caller, Outcome, Repair, U
 from purveyor_server.lifecycle.door import Door
 from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
+from purveyor_server.providers.abilities import RootRotated
 from purveyor_server.providers.contract import Ability, Done, Known, NotYet, Observed, Owned
 from purveyor_server.providers.inspection import Finding, Health
 from purveyor_server.security.keyring import Keyring
@@ -210,6 +211,7 @@ class Backends(Protocol):
     async def quarantine(self, ref: ProviderRef, owned: Owned) -> None: ...
     async def release(self, ref: ProviderRef, owned: Owned) -> None: ...
     async def reclaim(self, ref: ProviderRef, owned: Owned) -> Done | NotYet: ...
+    async def rotate_root(self, ref: ProviderRef) -> RootRotated: ...
 
 
 class Orders(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from purveyor.v1 import admin_service_pb2 as pb
-from purveyor.v1 import campaign_pb2, catalog_admin_pb2, drift_pb2, lease_pb2, remains_pb2
+from purveyor.v1 import campaign_pb2, catalog_admin_pb2, drift_pb2, lease_pb2, remains_pb2, roots_pb2
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.principal import Role
 from purveyor_server.domain.recovery import Recovery
@@ -58,6 +58,7 @@ Acting = (
     | campaign_pb2.AbortCampaignRequest
     | campaign_pb2.RetryCampaignRequest
     | pb.DrainRequest
+    | roots_pb2.RotateRootCredentialsRequest
     | drift_pb2.ObserveInstanceRequest
     | drift_pb2.PauseReconciliationRequest
     | drift_pb2.ResumeReconciliationRequest
