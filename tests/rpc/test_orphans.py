@@ -129,9 +129,15 @@ async def test_what_is_in_use_unknown_or_nobody_s_is_refused(
     await ready(client)
     uid = (await client.instance("orders")).uid
     space = f"pv_space_{uid.replace('-', '')}"
-    with pytest.raises(NotFoundError) as unseen:
-        await admin.reap_orphan("main", "space", space, "no sweep has called it an orphan")
-    assert unseen.value.reason == "ORPHAN_NOT_FOUND"
+    with pytest.raises(FailedPreconditionError) as alive:
+        await admin.reap_orphan("main", "space", space, "it is the wrong one")
+    assert alive.value.reason == "IN_USE"
+    assert "instance t/orders (READY)" in str(alive.value)
+    early = stray(broker, "pv_space_early")
+    for name in (early, "pv_space_nowhere"):
+        with pytest.raises(NotFoundError) as unseen:
+            await admin.reap_orphan("main", "space", name, "no sweep has called it an orphan")
+        assert unseen.value.reason == "ORPHAN_NOT_FOUND"
     # One that a sweep had seen before its record was there.
     name = stray(broker)
     await sweep(admin)

@@ -8,6 +8,7 @@ Limit: an operator may act on what no grace period has passed for, and on what a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import datetime
 
 import structlog
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from purveyor_server.domain import orphans
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, Resource, invalid
+from purveyor_server.domain.model import ProviderRef
 from purveyor_server.domain.orphans import (
     ENDED,
     Deed,
@@ -28,10 +30,11 @@ from purveyor_server.domain.orphans import (
 from purveyor_server.lifecycle.admin import deeds
 from purveyor_server.lifecycle.admin.acts import enter, record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
-from purveyor_server.lifecycle.admin.inventories import find_provider, refused
+from purveyor_server.lifecycle.admin.inventories import batches, find_provider, refused
 from purveyor_server.lifecycle.contract import Caller, PageOf
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.lifecycle.paging import Question, read_token, write_token
+from purveyor_server.providers.contract import ProviderError
 from purveyor_server.store.contract import Page
 from purveyor_server.store.sightings import Glimpse, InventoryChange, SightingChange
 
@@ -136,9 +139,28 @@ async def _do(parts: AdminParts, caller: Caller, key: SightingKey, act: Act, dee
         check_by_hand(glimpse, key, deed)
         return deed
 
-    if act.validate_only:
-        return await _tried(parts, key, check)
-    return await deeds.perform(parts, caller, ref, key, act, check)
+    try:
+        if act.validate_only:
+            return await _tried(parts, key, check)
+        return await deeds.perform(parts, caller, ref, key, act, check)
+    except PurveyorError as refusal:
+        if refusal.reason is Reason.ORPHAN_NOT_FOUND and (knowledge := await _user(parts, ref, key)) is not None:
+            raise _in_use(key, knowledge) from refusal
+        raise
+
+
+async def _user(parts: AdminParts, ref: ProviderRef, key: SightingKey) -> Knowledge | None:
+    """What the store has of a thing that no sweep had to remember: whoever names one that is in use is told by what."""
+    try:
+        async with aclosing(batches(parts, ref)) as listed:
+            async for batch, known in listed:
+                for owned in batch:
+                    if (owned.kind, owned.name) == (key.kind, key.name):
+                        found = known.get(owned.uid, orphans.NOTHING)
+                        return found if found.standing is Standing.KNOWN else None
+    except ProviderError as error:
+        _log.warning("backend could not be asked about a thing", provider=ref.name, problem=error.message)
+    return None
 
 
 def check_by_hand(glimpse: Glimpse, key: SightingKey, deed: Deed) -> None:
