@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import asyncpg
 import pytest
 
 import purveyor
@@ -41,6 +42,14 @@ class Ground(NamedTuple):
         for _ in range(count):
             await self.loop.once()
         return (await self.client.instance("db")).drift
+
+    async def repaired(self, reason: str) -> int:
+        """Repair it, and wait until its bindings have their access again; how many had."""
+        assert (await self.admin.repair("t", "db", reason, wait=20)).state == "SUCCEEDED"
+        following = [o.operation_id async for o in self.client.operations() if o.verb == "REISSUE"]
+        for operation_id in following:
+            await (await self.client.operation(operation_id)).result(20)
+        return len(following)
 
     async def database(self) -> str:
         uid = (await self.client.instance("db")).uid.replace("-", "")
@@ -94,8 +103,7 @@ async def test_a_dropped_database_is_missing_then_repaired_and_usable(ground: Gr
     (report,) = [report async for report in ground.admin.drift()]
     assert report.differences == (f"database {name} does not exist",)
 
-    repaired = await ground.admin.repair("t", "db", "dropped by hand", wait=20)
-    assert repaired.state == "SUCCEEDED"
+    await ground.repaired("dropped by hand")
     assert await ground.rounds() == "IN_SYNC"
     assert (await ground.client.instance("db")).usable
     assert await queried(ground, "SELECT count(*) FROM pg_tables WHERE tablename = 'kept'") == 0  # not brought back
@@ -113,10 +121,29 @@ async def test_an_altered_limit_is_drift_and_put_right(ground: Ground) -> None:
     assert report.differences == ("connection limit is 3, not 7",)
     assert await queried(ground) == 1
 
-    assert (await ground.admin.repair("t", "db", "put right", wait=20)).state == "SUCCEEDED"
+    await ground.repaired("put right")
     assert await ground.rounds() == "IN_SYNC"
     async with ground.postgres.superuser() as session:
         assert await session.fetchval("SELECT datconnlimit FROM pg_database WHERE datname = $1", name) == 7
+
+
+async def test_bindings_work_again_where_their_logins_went_too(ground: Ground) -> None:
+    credentials = await ground.client.credentials("db", "app")
+    name = await ground.database()
+    async with ground.postgres.superuser() as session:
+        await session.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        members = (
+            "SELECT rolname FROM pg_roles WHERE rolname = $1 OR pg_has_role($1, oid, 'MEMBER') AND rolname LIKE 'pv%'"
+        )
+        for role in [row[0] for row in await session.fetch(members, credentials["username"])]:
+            await session.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await queried(ground)
+
+    assert await ground.repaired("all of it is gone") == 1
+    assert await ground.client.credentials("db", "app") == credentials
+    assert await queried(ground) == 1
+    assert await ground.rounds() == "IN_SYNC"
 
 
 async def test_a_repair_takes_no_data_away(ground: Ground) -> None:

@@ -89,7 +89,11 @@ async def test_bound_instances_can_be_repaired_while_an_update_cannot_be_disturb
 ) -> None:
     await provisioned(client)
     await (await client.bind("one", binding_id="app", wait=20)).result()
+    credentials = await client.credentials("one", "app")
     assert (await admin.repair("t", "one", "why", wait=20)).state == "SUCCEEDED"
+    (reissue,) = [o async for o in client.operations() if o.verb == "REISSUE"]
+    await (await client.operation(reissue.operation_id)).result(20)
+    assert (await client.credentials("one", "app"), reissue.binding_id) == (credentials, "app")
     gate = asyncio.Event()
     broker.world.plant("role.ensure", gate)
     update = await client.update("one", parameters={"size": 9})

@@ -220,16 +220,23 @@ def _update(job: Job, operation: Operation, ending: Ending) -> Writes:
     return Writes(instances=(instance,), bindings=bindings, operations=following, secrets=ending.secrets)
 
 
-def _repair(job: Job, _operation: Operation, ending: Ending) -> Writes:
-    """What was made again is usable; what could not be made stays as it was. Whether it is in order is for the next look."""
+def _repair(job: Job, operation: Operation, ending: Ending) -> Writes:
+    """What was made again is usable; what could not be made stays as it was. Whether it is in order is for the next look.
+
+    The logins of the bindings may have gone with the rest: each is made again, with the credentials that it has.
+    """
     instance = _instance(job)
     changes: dict[str, Json] = {"in_flight": None}
-    if instance.state is not InstanceState.DEPROVISIONING:
+    removing = instance.state is InstanceState.DEPROVISIONING
+    if not removing:
         changes["state"] = InstanceState.READY
-    if ending.state is OperationState.SUCCEEDED:
+    made = ending.state is OperationState.SUCCEEDED
+    if made:
         outputs = {**instance.outputs, **ending.outputs}
         changes |= {"usable": True, "outputs": outputs, "endpoints": ending.endpoints or instance.endpoints}
-    return Writes(instances=(touch(instance, job.now, **changes),), secrets=ending.secrets)
+    bindings, following = begun(job, operation) if made and not removing else ((), ())
+    repaired = touch(instance, job.now, **changes)
+    return Writes(instances=(repaired,), bindings=bindings, operations=following, secrets=ending.secrets)
 
 
 def _deprovision(job: Job, _operation: Operation, ending: Ending) -> Writes:

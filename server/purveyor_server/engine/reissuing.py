@@ -1,6 +1,6 @@
-"""Credentials that are made again because an update took the instance elsewhere: pure functions over `Job`.
+"""Credentials that are made again because an update took the instance elsewhere, or a repair made it anew: pure functions over `Job`.
 
-Guarantee: the command that ends such an update makes one REISSUE for every ACTIVE binding, so none can be forgotten. A REISSUE runs
+Guarantee: the command that ends such an update, or a repair, makes one REISSUE for every ACTIVE binding, so none can be forgotten. A REISSUE runs
 the bind plan with the binding's own uid and secrets; its success gives the new credentials out, with an event of the binding. One that
 fails is followed by the next in the same command, later each time, until one succeeds or the binding is taken away; meanwhile
 the binding names what is missing (`cleanup_required`), and its last operation tells why.
