@@ -182,7 +182,7 @@ BUILDERS: dict[str, Build] = {
     "DEPROVISIONING": deprovisioning,
     "DELETE_FAILED": delete_failed,
     "FAILED (create)": failed,
-    "FAILED (create), clean-up runs": failed_cleanup,
+    "FAILED (create), clean-up runs or is due": failed_cleanup,
     "DELETED": deleted,
 }
 
@@ -284,6 +284,6 @@ BINDING_BUILDERS: dict[str, Build] = {
     "ACTIVE": active,
     "UNBINDING": unbinding,
     "FAILED": bind_failed,
-    "FAILED, clean-up runs": bind_cleanup,
+    "FAILED, clean-up runs or is due": bind_cleanup,
     "REVOCATION_BLOCKED": revocation_blocked,
 }

@@ -215,7 +215,7 @@ async def test_what_is_too_large_is_refused(house: House) -> None:
 
 @pytest.mark.usefixtures("unchanged")
 async def test_an_unknown_method_is_named(house: House) -> None:
-    for path in ("/purveyor.v1.BrokerService/RotateBinding", "/purveyor.v1.AdminService/Purge"):
+    for path in ("/purveyor.v1.BrokerService/ShareInstance", "/purveyor.v1.AdminService/Purge"):
         call: Any = house.channel.unary_unary(path)
         failure = await failure_of(call(b"", timeout=10))
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD")

@@ -48,10 +48,11 @@ BINDING_ASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "Unbind": ("Unbind", {}),
 }
 # What has to do with the end of a binding is asked in test_lifecycle_matrix (unit) and by tests/leases.
+KEPT = "remains kept for an operator"  # by a policy that the catalog here does not have: see tests of failures
 TIMED_ROWS = {"EXPIRED", "ACTIVE, work on it in flight"}
 TIMED_ASKS = {"Renew, end in flight", "Renew, another end", "Rotate"}
 NEED_BINDING = {"Unbind", "Deprovision, live bindings", "Deprovision, live bindings, cascade"}
-NEVER_BOUND = {"never was", "PROVISIONING", "FAILED (create)", "FAILED (create), clean-up runs", "DELETED"}
+NEVER_BOUND = {"never was", "PROVISIONING", "FAILED (create)", "FAILED (create), clean-up runs or is due", "DELETED"}
 
 
 def table(number: int) -> dict[str, dict[str, str]]:
@@ -80,9 +81,9 @@ def name_of(row: str, ask: str) -> str:
 
 
 def test_the_page_has_the_rows_that_are_built() -> None:
-    assert set(table(0)) == set(BUILDERS)
+    assert set(table(0)) == set(BUILDERS) | {f"FAILED (create), {KEPT}"}
     assert all(set(rulings) == set(ASKS) | {"Renew"} for rulings in table(0).values())
-    assert set(table(1)) == set(BINDING_BUILDERS) | TIMED_ROWS
+    assert set(table(1)) == set(BINDING_BUILDERS) | TIMED_ROWS | {f"FAILED, {KEPT}"}
     assert all(set(rulings) == set(BINDING_ASKS) | TIMED_ASKS for rulings in table(1).values())
 
 
