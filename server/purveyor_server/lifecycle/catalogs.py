@@ -151,6 +151,7 @@ class LiveCatalog:
             return
         stored = await self._stored(newest)
         if stored is None:
+            _log.warning("the catalog file is taken without a comparison")
             await self._store_and_serve(file, _file_wish("the stored catalog cannot be read any more"), None)
             return
         self._swap(stored.contents, newest)
@@ -166,7 +167,7 @@ class LiveCatalog:
             return await self.judge(version.body.encode(), ask_providers=False)
         except CatalogTextError as failure:
             _log.error(
-                "the stored catalog cannot be read, the file is taken unseen",
+                "the stored catalog cannot be read",
                 version=version.version,
                 problem=str(failure),
             )
@@ -237,12 +238,18 @@ class LiveCatalog:
         check_moves(policies, self._contents, new)
 
     async def apply(self, judged: Judged, wish: Wish) -> Applied:
-        """Store a catalog and serve it.
+        """Store a catalog and serve it. Goes on to its end when its caller goes away: what is stored is served.
 
         Raises CATALOG_REFUSED, ETAG_MISMATCH, REQUEST_ID_REUSED, INVALID_REQUEST for policies that make no sense, and what the
         store raises.
         """
+        working = asyncio.ensure_future(self._apply(judged, wish))
+        working.add_done_callback(_heard)
+        return await asyncio.shield(working)
+
+    async def _apply(self, judged: Judged, wish: Wish) -> Applied:
         async with self._changing:
+            await self._catch_up()
             if (made := await self._before(judged, wish)) is not None:
                 return made
             for rounds in range(MAX_ROUNDS):
@@ -256,6 +263,16 @@ class LiveCatalog:
                 else:
                     return Applied(version, proposal.changes)
         raise AssertionError("the last round returns or raises")
+
+    async def _catch_up(self) -> None:
+        """Serve what is stored and is not served: the answer of its command was lost (OUTCOME_UNKNOWN)."""
+        newest = await self._store.catalog()
+        if newest is None or newest.version <= self._catalog.version:
+            return
+        stored = await self._stored(newest)
+        if stored is not None:
+            _log.warning("a catalog was stored and not served: it is now", version=newest.version)
+            self.serve(stored.contents, newest)
 
     async def _before(self, judged: Judged, wish: Wish) -> Applied | None:
         """What the same request did before."""
@@ -284,7 +301,8 @@ class LiveCatalog:
             record=lambda version: self._record(wish, version, proposal),
         )
         version = await self._store.apply_catalog(judged.digest, judged.text, snapshots, change)
-        self.refused = None
+        if self.refused is not None and (wish.origin is Origin.FILE or self.refused.digest == judged.digest):
+            self.refused = None  # else the file is still not what is served
         self.serve(judged.contents, version)
         return version
 
@@ -305,6 +323,12 @@ class LiveCatalog:
                 "policies": {plan_name(key): f"{of.mode} {of.to}".strip() for key, of in sorted(wish.policies.items())},
             },
         )
+
+
+def _heard(working: asyncio.Future[Applied]) -> None:
+    """A failure whose caller is gone is nobody's business but its own: it changed nothing."""
+    if not working.cancelled():
+        working.exception()
 
 
 def sentences(changes: tuple[Change, ...]) -> tuple[str, ...]:
