@@ -187,7 +187,7 @@ def quick(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@quick(700)
+@quick(400)
 @given(histories, abilities)
 def test_no_deed_is_done_that_the_history_does_not_allow(history: list[Round], can: frozenset[Deed]) -> None:
     assert faults(history, can, play(history, can)) == []
