@@ -107,11 +107,52 @@ class Outage(Action, frozen=True):
     seconds: float
 
 
+class Litter(Action, frozen=True):
+    """Something with our marker appears behind the broker's back; `of_gone`: it is marked for an instance that is no more."""
+
+    kind: str
+    of_gone: bool = False
+
+
+class Stranger(Action, frozen=True):
+    """Something of somebody else appears: with no marker, or (`marked`) with that of another broker."""
+
+    kind: str
+    marked: bool = False
+
+
+class Harm(StrEnum):
+    """What a stranger's hand does to a thing of an instance."""
+
+    DROP = "drop"
+    CHANGE = "change"
+
+
+class Tamper(Action, frozen=True):
+    """A stranger's hand drops or changes the space of an instance."""
+
+    instance: str
+    harm: Harm
+
+
+class Repair(Action, frozen=True):
+    """An operator has every piece of an instance made again."""
+
+    instance: str
+
+
+class Purge(Action, frozen=True):
+    """An operator has the broker forget an instance, whatever is left of it."""
+
+    instance: str
+
+
 class FreezeName(StrEnum):
     """What an operator may stop."""
 
     ALL = "all"
     DELETES = "deletes"
+    REAPING = "reaping"
     ROTATION = "rotation"
     PROVIDER = "provider:main"
 

@@ -72,6 +72,7 @@ class Backend:
         self.sessions: list[Session] = []
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.keeps_ends = True  # a negative control's backend does not
+        self.reads_markers = True  # nor does it look whose things are
         self.away_until = 0.0  # by its own monotonic clock
         self.calls = 0
         self.late: set[asyncio.Task[None]] = set()

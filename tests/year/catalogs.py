@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from purveyor_server.domain.catalog import Plan, PlanLimits, PlanSchemas, Service
 from purveyor_server.domain.catalogchanges import Contents
@@ -56,14 +59,23 @@ INVENTORY = InventoryPolicy(
 )
 
 
-def contents(*plans: Plan) -> Contents:
+def contents(plans: Iterable[Plan], inventory: InventoryPolicy = INVENTORY) -> Contents:
     """One service with these plans."""
-    services = (Service(id=SERVICE, name=SERVICE, description=SERVICE, plans=plans, plan_updateable=True),)
-    return Contents(services, {REF.name: REF}, {REF.name: INVENTORY})
+    services = (Service(id=SERVICE, name=SERVICE, description=SERVICE, plans=tuple(plans), plan_updateable=True),)
+    return Contents(services, {REF.name: REF}, {REF.name: inventory})
+
+
+def plans(**leases: LeasePolicy) -> list[Plan]:
+    """The plans with these leases."""
+    return [plan(name, lease=lease, binding_rotatable=name == "leased") for name, lease in (LEASES | leases).items()]
 
 
 TEXTS = {
-    "plain": contents(*(plan(name, lease=lease, binding_rotatable=name == "leased") for name, lease in LEASES.items()))
+    "plain": contents(plans()),
+    # For negative controls: the judge believes in those of `plain`.
+    "hasty": contents(plans(), replace(INVENTORY, grace=timedelta(0))),
+    "without overlap": contents(plans(leased=replace(LEASE, overlap=timedelta(0)))),
+    "endless": contents(plans(leased=replace(LEASE, ttl=timedelta(days=90), max_ttl=timedelta(days=900)))),
 }
 
 
@@ -73,6 +85,3 @@ def read(text: bytes, *, ask_providers: bool = True) -> Judged:
     if name not in TEXTS:
         raise CatalogTextError((TextProblem("", "there is no such catalog"),))
     return Judged(TEXTS[name], name, hashlib.sha256(text).hexdigest())
-
-
-PLAIN = read(b"plain")

@@ -8,6 +8,7 @@ from tests.year.ledger import Access, Ledger
 
 PLANS = ("small", "large", "leased", "leased")
 BINDINGS = ("x", "y")
+OPERATOR = 89  # and those from here on by operators
 SENSELESS = 92  # choices from here on are made whatever is there
 
 
@@ -35,6 +36,8 @@ def _next(instance: str, bound: list[Access], choice: int, number: int) -> Actio
         return actions.Rotate(instance, known)
     if choice < 82:
         return actions.Update(instance, number, ("", "", "small", "large", "leased", "")[number - 1])
+    if choice >= OPERATOR:
+        return actions.Purge(instance) if number == 1 else actions.Repair(instance)
     return actions.Deprovision(instance, cascade=bool(bound) or number > 3)
 
 

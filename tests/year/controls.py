@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.year.actions import Bind, Plant, Provision, Story, Wait
+from tests.year.actions import (
+    Bind,
+    Freeze,
+    FreezeName,
+    Harm,
+    Litter,
+    Plant,
+    Provision,
+    Rotate,
+    Story,
+    Stranger,
+    Tamper,
+    Wait,
+)
 from tests.year.backend import Fault
 from tests.year.house import DAY, SOUND, Spoil
 from tests.year.telling import tell
@@ -35,6 +48,30 @@ class Verdict(NamedTuple):
 
 CONTROLS = (
     Control(
+        "reap without marker",
+        Spoil(reads_markers=False),
+        (*FURNISHED, Stranger("space", marked=True), Wait(30 * DAY)),
+        "the stranger's space",
+    ),
+    Control(
+        "reap before the grace is over",
+        Spoil(catalog="hasty"),
+        (*FURNISHED, Litter("space"), Wait(30 * DAY)),
+        "before its grace is over",
+    ),
+    Control(
+        "never sweep",
+        Spoil(loops=frozenset({"inventory"})),
+        (*FURNISHED, Litter("login"), Wait(60 * DAY)),
+        "than its policy",
+    ),
+    Control(
+        "never look for drift",
+        Spoil(loops=frozenset({"drift"})),
+        (Provision("a"), Wait(60.0), Tamper("a", Harm.DROP), Wait(DAY)),
+        "is not as recorded",
+    ),
+    Control(
         "forget a clean-up",
         Spoil("undo=off"),
         (Plant("space.ensure", Fault.REFUSED), Provision("a"), Wait(60.0)),
@@ -48,6 +85,33 @@ CONTROLS = (
     ),
     Control("skip an expiry", Spoil(loops=frozenset({"expiry"})), (*FURNISHED, Wait(60 * DAY)), "stays open"),
     Control(
+        "end a predecessor with its successor's beginning",
+        Spoil(catalog="without overlap"),
+        (
+            Provision("a", "leased"),
+            Wait(60.0),
+            Bind("a", "x"),
+            Wait(60.0),
+            Rotate("a", "x"),
+            Wait(3600.0),
+            Wait(3 * DAY),
+        ),
+        "of the live binding a/x",
+    ),
+    Control(
+        "let a binding live longer than it may",
+        Spoil(catalog="endless"),
+        (
+            Provision("a", "leased"),
+            Wait(60.0),
+            Bind("a", "x", 80),
+            Wait(60.0),
+            Freeze(FreezeName.ROTATION),
+            Wait(70 * DAY),
+        ),
+        "open a session, and the binding has ended",
+    ),
+    Control(
         "let the backend forget an end",
         Spoil(keeps_ends=False),
         (*FURNISHED, Wait(20 * DAY - 60.0), Wait(600.0)),
@@ -58,6 +122,7 @@ CONTROLS = (
 
 def check(control: Control) -> Verdict:
     """Tell the story with and without the safeguard."""
+    # With the safeguard the judge finds nothing; where only the catalog differs, `SOUND` has the one that it knows.
     planted, sound = tell(control.story, 7, control.spoil), tell(control.story, 7, SOUND)
     found = not sound and any(control.words in line for line in planted)
     return Verdict(control.name, planted, sound, found)

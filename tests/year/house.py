@@ -78,11 +78,14 @@ Answer = TypeVar("Answer")
 
 
 class Spoil(NamedTuple):
-    """What a negative control takes away: safeguards by failpoint, loops by name, and whether the backend ends logins on time."""
+    """What a negative control takes away: safeguards by failpoint, loops by name, what the backend looks after; and the catalog,
+    whose policies the judge does not know."""
 
     failpoints: str = ""
     loops: frozenset[str] = frozenset()
     keeps_ends: bool = True
+    reads_markers: bool = True
+    catalog: str = "plain"
 
 
 SOUND = Spoil()
@@ -182,12 +185,13 @@ class Process:
 class House:
     """The broker's host: starts it, kills it, starts it again, and lets time pass meanwhile."""
 
-    def __init__(self, folder: Path, seed: int, first: Judged, spoil: Spoil = SOUND) -> None:
+    def __init__(self, folder: Path, seed: int, spoil: Spoil = SOUND) -> None:
         loop = asyncio.get_running_loop()
         self.chance = random.Random(seed)
         self.clock = LoopClock(loop)
         self.backend = Backend(LoopClock(loop, skew=self.chance.choice((0.0, 90.0, -90.0))), random.Random(seed + 1))
         self.backend.keeps_ends = spoil.keeps_ends
+        self.backend.reads_markers = spoil.reads_markers
         self.rounds: Counter[str] = Counter()
         self.crashes = 0
         self.on_commit: Callable[[Commit], None] = lambda _commit: None
@@ -195,7 +199,7 @@ class House:
         self.on_start: Callable[[Process], Coroutine[Any, Any, None]] = _nothing
         self.process: Process
         self._folder = folder
-        self._first = first
+        self._first = catalogs.read(spoil.catalog.encode())
         self._spoil = spoil
         self._cut = asyncio.Event()
 

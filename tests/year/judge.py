@@ -9,15 +9,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from purveyor_server.domain.model import Binding, Instance
-from purveyor_server.domain.states import BindingState, InstanceState
+from purveyor_server.domain.states import BindingState, Drift, InstanceState
 from purveyor_server.kit.clock import Clock
 from tests.year.backend import Backend, Thing
+from tests.year.catalogs import INVENTORY
 from tests.year.house import SWEEP
 from tests.year.ledger import Access, Ledger, Resource
 from tests.year.provider import INSTANCE_KINDS, LOGIN
 
 SKEW = timedelta(minutes=2)  # how much the clocks of broker and backend may differ
 AFTER_SWEEP = timedelta(hours=6)  # in which what a sweep has begun is done
+ORPHAN_AGE = 2 * (INVENTORY.grace + 2 * INVENTORY.every) + timedelta(days=1)  # seen, quarantined, reaped
 AFTER_TROUBLE = 2 * SWEEP  # in which what stood still is done
 
 
@@ -59,6 +61,8 @@ class Judge:
     def __init__(self, backend: Backend, ledger: Ledger, excuses: Excuses) -> None:
         self.wrong: list[str] = []
         self.store_id = ""
+        self.orphans: dict[str, datetime] = {}  # what appeared behind the broker's back, by name: when
+        self.reaped = 0
         self.logins = 0
         self._backend = backend
         self._ledger = ledger
@@ -76,6 +80,8 @@ class Judge:
         """Something is about to be taken away: from whom?"""
         if not thing.marker or thing.marker.split(":")[1] != self.store_id:
             self.say(f"the stranger's {thing.kind} {thing.name} is {what}")
+        elif thing.name in self.orphans:
+            self._meets_orphan(thing, what)
         elif thing.kind == LOGIN:
             access = self._ledger.accesses.get(thing.uid)
             if access is not None and self._must_open(access, self._backend.clock.now()):
@@ -85,11 +91,31 @@ class Judge:
             if resource is not None and resource.made and not resource.unwanted:
                 self.say(f"the {thing.kind} of the live instance {resource.instance_id} is {what}")
 
+    def _meets_orphan(self, thing: Thing, what: str) -> None:
+        age = self._backend.clock.now() - self.orphans[thing.name]
+        if age < INVENTORY.grace:
+            self.say(f"the orphan {thing.name} is {what} after {age}, before its grace is over")
+        if what == "removed":
+            self.reaped += 1
+            del self.orphans[thing.name]
+
+    def look_at_orphans(self) -> None:
+        """Those that should be gone by now, had nothing stood in the way of sweeps."""
+        most = ORPHAN_AGE + INVENTORY.every * (len(self.orphans) // INVENTORY.cap)
+        for name, since in self.orphans.items():
+            age = self._excuses.unexcused(since, self._backend.clock.now())
+            if age > most:
+                self.say(f"the orphan {name} is there for {age}, longer than its policy allows")
+
     def _must_open(self, access: Access, now: datetime) -> bool:
         """Whether this binding's credentials have to work."""
         resource = self._ledger.resources.get(access.instance_uid)
         if not access.made or access.unwanted or resource is None or resource.unwanted:
             return False
+        if resource.harmed:
+            return False
+        if access.kept_until is not None and now < access.kept_until - SKEW:
+            return True
         return access.ends is None or now < access.ends - SKEW
 
     def _must_not_open(self, access: Access, now: datetime) -> str:
@@ -114,18 +140,27 @@ class Judge:
                 self.say(f"the credentials of the live binding {name} open no session")
 
         self._look_at_sessions()
+        self.look_at_orphans()
 
     def _look_at_sessions(self) -> None:
         """Sessions that should have been ended by a sweep, had nothing stood in its way."""
         for session in self._backend.sessions:
             access = self._ledger.accesses.get(session.uid)
-            if session.closed_at is not None or access is None or access.latest is None:
+            if session.closed_at is not None or access is None or access.latest is None or access.forgotten:
                 continue
             late = self._excuses.unexcused(access.latest, self._backend.clock.now())
             if late > SWEEP + AFTER_SWEEP:
                 self.say(f"a session of {access.instance_id}/{access.binding_id} stays open {late} after the end")
 
     # In the end
+
+    def must_be_told(self, instance: Instance) -> None:
+        """An instance that was harmed: if it still differs, its drift is told."""
+        space = self._backend.things.get(_name("space", instance.uid))
+        applied = instance.applied.parameters if instance.applied else {}
+        differs = space is None or {key: value for key, value in space.settings.items() if key != "plan"} != applied
+        if differs and instance.drift not in {Drift.DRIFTED, Drift.MISSING}:
+            self.say(f"{instance.instance_id} is not as recorded, and its drift is {instance.drift}")
 
     def compare(self, instances: list[Instance], bindings: list[Binding]) -> None:
         """The records, the backend, and what was told, once nothing moves any more."""
@@ -193,6 +228,8 @@ class Judge:
             self.say(f"{name} was told to be gone and is {state}")
         if not resource.made or resource.unwanted:
             return
+        if record is not None and record.drift not in {Drift.IN_SYNC, Drift.UNKNOWN}:
+            self.say(f"{name} is in order and said to be {record.drift}")
         if record is None or state is not InstanceState.READY or not record.usable:
             self.say(f"{name} was told to be there and is {state}")
             return

@@ -13,7 +13,7 @@ from typing import Any
 
 from purveyor_server.domain.model import Binding, Operation
 from purveyor_server.domain.principal import BROKER
-from purveyor_server.domain.states import OperationState, Verb
+from purveyor_server.domain.states import BindingState, OperationState, Verb
 
 
 @dataclass
@@ -29,8 +29,12 @@ class Access:
     credentials: dict[str, Any] = field(default_factory=dict)
     ends: datetime | None = None
     latest: datetime | None = None
+    kept_until: datetime | None = None  # at least, beside its successor
+    ends_before: datetime | None = None  # as it was before it had a successor
+    seen_active: bool = False
     made: bool = False
     unwanted: bool = False  # somebody asked for its end
+    forgotten: bool = False  # somebody gave it up
     gone: bool = False  # and was told that it has ended
 
 
@@ -42,6 +46,7 @@ class Resource:
     tenant: str
     instance_id: str
     parameters: dict[str, Any] | None = None
+    harmed: bool = False  # by a stranger's hand, and not repaired
     made: bool = False
     unwanted: bool = False
     gone: bool = False
@@ -56,6 +61,17 @@ class Ledger:
         self.ended = self.expiries = self.rotations = 0
         self._ended_ids: set[str] = set()
         self._wishes: dict[str, dict[str, Any]] = {}  # what an operation, once it succeeds, has made true
+
+    def _succeeded(self, successor: Binding, overlap: timedelta) -> None:
+        """From a successor's beginning on its predecessor is promised the overlap, within its own end."""
+        for access in self.accesses.values():
+            named = (access.instance_uid, access.binding_id) == (
+                successor.instance_uid,
+                successor.predecessor_binding_id,
+            )
+            if named and access.made and not access.gone:
+                least = successor.updated_at + overlap
+                access.kept_until = least if access.ends_before is None else min(access.ends_before, least)
 
     # Asked
 
@@ -79,14 +95,25 @@ class Ledger:
             record.unwanted = True
         return named
 
+    def forget(self, tenant: str, instance_id: str) -> None:
+        """An operator has given it up: nobody promises anything any more."""
+        for access in self.accesses.values():
+            if (access.tenant, access.instance_id) == (tenant, instance_id):
+                access.forgotten = True
+
     # Told
 
-    def see(self, binding: Binding, *, busy: bool, max_ttl: timedelta | None) -> None:
+    def see(self, binding: Binding, *, busy: bool, max_ttl: timedelta | None, overlap: timedelta) -> None:
         """A binding as it is answered. While something is at work on it, its end in the backend may be an earlier answer's."""
         access = self.accesses.get(binding.uid)
         if access is None:
             return
+        if binding.state is BindingState.ACTIVE and binding.predecessor_binding_id and not access.seen_active:
+            access.seen_active = True
+            self._succeeded(binding, overlap)
         ends = binding.expires_at
+        if not binding.successor_binding_id:
+            access.ends_before = ends
         access.ends = ends
         if not busy or access.latest is None or (ends is not None and ends > access.latest):
             access.latest = ends
@@ -110,6 +137,8 @@ class Ledger:
                 resource = self.resource(operation)
                 resource.made = True
                 resource.parameters = self._wishes.get(operation.operation_id)
+            case Verb.REPAIR:
+                self.resource(operation).harmed = False
             case Verb.DEPROVISION:
                 self.resource(operation).gone = True
                 for access in self.accesses.values():

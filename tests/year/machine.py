@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.year import actions
-from tests.year.actions import Action, FreezeName, Story
+from tests.year.actions import Action, FreezeName, Harm, Story
 from tests.year.backend import Fault
 from tests.year.choosing import suited
 from tests.year.house import DAY
@@ -27,7 +27,12 @@ def rounded(low: float, high: float) -> st.SearchStrategy[float]:
 
 
 SECONDS = st.one_of(rounded(0.1, 10.0), rounded(10.0, 600.0), rounded(600.0, DAY), rounded(DAY, 30 * DAY))
-CALLS = ["*", *(f"{kind}.{make}" for kind in ("role", "space", "login") for make in ("ensure", "absent"))]
+CALLS = [
+    "*",
+    "quarantine",
+    "reclaim",
+    *(f"{kind}.{make}" for kind in ("role", "space", "login") for make in ("ensure", "absent")),
+]
 
 
 NUMBERS = st.integers(1, 6)
@@ -40,6 +45,9 @@ TROUBLES: st.SearchStrategy[Action] = st.one_of(
     st.builds(actions.Crash, rounded(300.0, 2 * DAY)),
     st.builds(actions.CutAtCommit, st.integers(1, 6)),
     st.builds(actions.Outage, rounded(1.0, 3600.0)),
+    st.builds(actions.Litter, st.sampled_from(["space", "login"]), st.booleans()),
+    st.builds(actions.Stranger, st.sampled_from(["space", "login"]), st.booleans()),
+    st.builds(actions.Tamper, st.sampled_from(["a", "b", "c"]), st.sampled_from(sorted(Harm))),
 )
 
 
@@ -139,6 +147,7 @@ class Year(RuleBasedStateMachine):
             "runs": 1,
             "hours": int(teller.house.now / 3600),
             "expiries": teller.ledger.expiries,
+            "reaped": teller.judge.reaped,
             "rotations": teller.ledger.rotations,
             "actions": len(self.told.told),
             "operations": teller.ledger.ended,

@@ -16,6 +16,7 @@ from purveyor_server.providers.contract import (
     Credentials,
     Done,
     Known,
+    MarkerChanged,
     NotYet,
     Observed,
     Outputs,
@@ -101,7 +102,12 @@ class SimProvider:
     """The provider of one simulated server."""
 
     contract = "sim/1"
-    abilities = frozenset({Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED})
+    abilities = frozenset(
+        {
+            *(Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED),
+            *(Ability.QUARANTINE, Ability.RECLAIM),
+        }
+    )
     schemas = Schemas(secret_fields=frozenset({"password"}), unique_fields=frozenset({"username", "password"}))
 
     def __init__(self, backend: Backend) -> None:
@@ -147,8 +153,35 @@ class SimProvider:
         await self._backend.look()
         for thing in sorted(self._backend.things.values(), key=lambda thing: thing.name):
             parts = thing.marker.split(":")
-            if len(parts) == 4 and parts[1] == store_id:
+            if len(parts) == 4 and (parts[1] == store_id or not self._backend.reads_markers):
                 yield Owned(thing.kind, thing.name, parts[2], int(parts[3]))
+
+    async def quarantine(self, owned: Owned) -> None:
+        """Nobody can use it."""
+        await self._custody("quarantine", owned, lambda: self._backend.disable(owned.name))
+
+    async def release(self, owned: Owned) -> None:
+        """It can be used again."""
+        await self._custody("release", owned, lambda: self._backend.disable(owned.name, disabled=False))
+
+    async def reclaim(self, owned: Owned) -> Done | NotYet:
+        """Drop it, unless something is on its way to it."""
+        if not await self._backend.settled(owned.name):
+            return NotYet(30.0, "an operation is at work on it")
+        answer = await self._custody("reclaim", owned, lambda: self._backend.remove(owned.name))
+        return answer if isinstance(answer, NotYet) else Done()
+
+    async def _custody(self, what: str, owned: Owned, deed: Callable[[], None]) -> NotYet | None:
+        def effect() -> None:
+            thing = self._backend.things.get(owned.name)
+            if thing is None:
+                return
+            if thing.marker.split(":")[2:] != [owned.uid, str(owned.revision)]:
+                raise MarkerChanged(f"{owned.name} does not carry that marker")
+            deed()
+
+        answer: NotYet | None = await self._backend.call(what, owned.name, effect)
+        return answer
 
     async def close(self) -> None:
         """Nothing is held."""

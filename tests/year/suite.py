@@ -95,7 +95,7 @@ class Suite:
     @property
     def summary(self) -> str:
         """The last line."""
-        names = ("operations", "calls", "logins", "sweeps", "expiries", "rotations", "crashes")
+        names = ("operations", "calls", "logins", "sweeps", "expiries", "rotations", "reaped", "crashes")
         counts = " ".join(f"{name}={self.figures[name]}" for name in names)
         found = sum(verdict.found for verdict in self.verdicts)
         return (

@@ -19,19 +19,22 @@ from purveyor_server.domain.principal import LOCAL
 from purveyor_server.domain.states import BindingState, InstanceState, Verb
 from purveyor_server.lifecycle import contract
 from purveyor_server.lifecycle.admin.contract import Act
+from purveyor_server.lifecycle.admin.purging import Aim
 from purveyor_server.lifecycle.contract import Caller, Listing, Outcome
 from purveyor_server.store.contract import Backlog, Commit
 from tests.year import actions, catalogs
 from tests.year.actions import Action
-from tests.year.catalogs import LEASES
+from tests.year.catalogs import LEASES, REF
 from tests.year.house import DAY, House, Process
 from tests.year.judge import AFTER_TROUBLE, Excuses, Judge
 from tests.year.ledger import Ledger
+from tests.year.strangers import Strangers
 
 CALLER = Caller(LOCAL)
 TENANT = "acme"
 PATIENCE = 30 * DAY  # seconds in which everything has to end, once nothing stands in its way
 HOUR = 3600.0
+DRIFT_TOLD = 25 * DAY  # seconds after which two looks have been taken at every instance
 ACT = Act(reason="the year")
 
 
@@ -47,6 +50,7 @@ class Teller:
         self.ledger = Ledger()
         self.excuses = Excuses(house.backend.clock)
         self.judge = Judge(house.backend, self.ledger, self.excuses)
+        self.strangers = Strangers(house.backend, self.ledger, self.judge, house.chance)
         self.figures = Figures()
         self._newest: dict[str, Operation] = {}  # the newest operation that a caller knows of, by instance id
         self._renewing: set[str] = set()  # bindings whose end is being moved
@@ -68,7 +72,8 @@ class Teller:
         """A binding, as watchers and readers are told of it."""
         at_work = binding.state in {BindingState.BINDING, BindingState.UNBINDING}
         busy = at_work or binding.uid in self._renewing
-        self.ledger.see(binding, busy=busy, max_ttl=LEASES[binding.plan_id].max_ttl)
+        lease = LEASES[binding.plan_id]
+        self.ledger.see(binding, busy=busy, max_ttl=lease.max_ttl, overlap=lease.overlap)
 
     async def _catch_up(self, process: Process) -> None:
         """What was committed in the moment of a crash was not told: read it, as a caller does who comes back."""
@@ -113,6 +118,12 @@ class Teller:
             case actions.Thaw(name):
                 await self._ask(self.house.process.admin.thaw(CALLER, name, ACT))
                 self.excuses.end(name)
+            case actions.Litter(kind, of_gone):
+                self.strangers.litter(kind, of_gone=of_gone)
+            case actions.Stranger(kind, marked):
+                self.strangers.own(kind, marked=marked)
+            case actions.Tamper(instance, harm):
+                self.strangers.tamper(instance, harm)
             case _:
                 await self._verb(action)
 
@@ -132,6 +143,10 @@ class Teller:
                 await self._renew(instance, binding, days)
             case actions.Rotate(instance, binding):
                 await self._rotate(instance, binding)
+            case actions.Repair(instance):
+                await self._repair(instance)
+            case actions.Purge(instance):
+                await self._purge(instance)
             case actions.Cancel(instance) if instance in self._newest:
                 operation_id = self._newest[instance].operation_id
                 await self._ask(self.house.process.use_cases.cancel_operation(CALLER, operation_id))
@@ -224,6 +239,24 @@ class Teller:
         if (operation := self._took(instance, outcome)) is not None:
             self.ledger.access(operation)
 
+    async def _repair(self, instance: str) -> None:
+        request = contract.Repair(tenant=TENANT, instance_id=instance, reason=ACT.reason)
+        self._took(instance, await self._ask(self.house.process.admin.repair(CALLER, request)))
+
+    async def _purge(self, instance: str) -> None:
+        """What is forgotten is an orphan from then on."""
+        wanted = self.ledger.unwant(TENANT, instance)
+        aim = Aim(TENANT, instance, even_if_in_use=True)
+        try:
+            found = await self.house.ask(self.house.process.admin.purge(CALLER, aim, ACT))
+        except PurveyorError as refusal:
+            self.figures[f"refused {refusal.reason}"] += 1
+            for record in wanted:
+                record.unwanted = False
+        else:
+            self.ledger.forget(TENANT, instance)
+            self.figures["purged"] += found is not None
+
     # What callers look at
 
     async def look(self) -> None:
@@ -243,6 +276,9 @@ class Teller:
         self.house.backend.faults.clear()
         for name in actions.FreezeName:
             await self.do(actions.Thaw(name))
+        await self._ask(self.house.process.admin.resume_sweep(CALLER, REF.name, ACT))
+        await self._quiet()
+        await self._mend()
         for _ in range(3):
             await self._quiet()
             if not await self._ask_again():
@@ -253,6 +289,16 @@ class Teller:
         await self._quiet()
         await self.do(actions.Use())
         self.judge.compare(await self._instances(), await self._bindings())
+
+    async def _mend(self) -> None:
+        """What was harmed must have been told to be; then it is made again."""
+        if not self.strangers.harmed:
+            return
+        await self.house.live(DRIFT_TOLD)
+        for instance in await self._instances():
+            if instance.uid in self.strangers.harmed and instance.state is InstanceState.READY:
+                self.judge.must_be_told(instance)
+                await self._repair(instance.instance_id)
 
     async def _quiet(self) -> None:
         """Until no operation is left and nothing is on its way."""

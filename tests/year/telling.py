@@ -16,9 +16,7 @@ from typing import Any, TypeVar
 from structlog.testing import capture_logs
 
 from purveyor_server.kit import failpoints
-from purveyor_server.lifecycle.catalogtext import Judged
 from tests.year.actions import Action, Story
-from tests.year.catalogs import PLAIN
 from tests.year.house import DAY, SOUND, House, Spoil
 from tests.year.teller import Teller
 from tests.year.virtual import StuckError, YearLoop, same_again
@@ -36,7 +34,7 @@ class Told:
     `spoil` is for negative controls.
     """
 
-    def __init__(self, folder: Path, seed: int = 0, spoil: Spoil = SOUND, first: Judged = PLAIN) -> None:
+    def __init__(self, folder: Path, seed: int = 0, spoil: Spoil = SOUND) -> None:
         self._loop = YearLoop()
         self._stack = ExitStack()
         self._stack.callback(self._loop.close)
@@ -46,14 +44,14 @@ class Told:
         self._stack.callback(failpoints.arm, "")
         self.told: list[Action] = []
         try:
-            self.teller = self._run(self._open(folder, seed, spoil, first))
+            self.teller = self._run(self._open(folder, seed, spoil))
         except BaseException:
             self._stack.close()
             raise
         self._stack.callback(lambda: self._run(self.teller.house.stop()))
 
-    async def _open(self, folder: Path, seed: int, spoil: Spoil, first: Judged) -> Teller:
-        teller = Teller(House(folder, seed, first, spoil))
+    async def _open(self, folder: Path, seed: int, spoil: Spoil) -> Teller:
+        teller = Teller(House(folder, seed, spoil))
         await teller.house.start()
         return teller
 
@@ -94,11 +92,11 @@ class Told:
 
 
 @contextmanager
-def telling(seed: int = 0, spoil: Spoil = SOUND, first: Judged = PLAIN) -> Iterator[Told]:
+def telling(seed: int = 0, spoil: Spoil = SOUND) -> Iterator[Told]:
     """A broker at the beginning of its year, in a folder that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pv-year-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
-        told = Told(folder, seed, spoil, first)
+        told = Told(folder, seed, spoil)
         try:
             yield told
         finally:
