@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, TypeVar
 
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.clock import Clock
@@ -25,10 +25,12 @@ from purveyor_server.store.sqlite.readers import STATEMENT_CACHE, Readers
 from purveyor_server.store.sqlite.rows import Row
 from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.store.sqlite.store import SqliteStore, open_store
+from purveyor_server.store.sqlite.transaction import Transaction
 from purveyor_server.store.sqlite.writer import Item, Result, Writer
 from tests.year.virtual import swapped
 
 SETTINGS = SqliteSettings(readers=1, low_water_bytes=0, cache_bytes=4 * 1024 * 1024)
+T = TypeVar("T")
 ROOM = 1 << 40  # bytes
 
 
@@ -60,6 +62,7 @@ class InlineWriter(Writer):
         super().__init__(*arguments)
         self.commits = 0
         self.cut_at = 0
+        self._dead = False
         self.on_cut: Callable[[], None] = lambda: None
         self._queue = _Queue(self._pump)  # type: ignore[assignment]
 
@@ -70,9 +73,13 @@ class InlineWriter(Writer):
     def start(self) -> None:
         """Nothing is to be started."""
 
+    def submit(self, name: str, work: Callable[[Transaction], T], label: str = "") -> asyncio.Future[T]:
+        """Queue a command; once the power is cut, for nobody."""
+        return asyncio.get_running_loop().create_future() if self._dead else super().submit(name, work, label)
+
     def cut_power(self) -> None:
-        """What is not committed is lost, and nobody hears of what is."""
-        self._closing = True
+        """What is not committed is lost, and nobody hears of what is, nor of anything else."""
+        self._closing = self._dead = True
         self._queue.items.clear()  # type: ignore[attr-defined]
         if self._patience is not None:
             self._patience.cancel()
