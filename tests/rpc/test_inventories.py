@@ -22,11 +22,13 @@ from purveyor.v1.broker_service_pb2_grpc import BrokerServiceStub
 from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import Instance
 from purveyor_server.domain.platforms import OrphanPolicy, PlatformRules
+from purveyor_server.domain.principal import LOCAL
 from purveyor_server.domain.records import touch
 from purveyor_server.lifecycle.admin.acts import record
 from purveyor_server.lifecycle.admin.contract import Act
-from purveyor_server.lifecycle.contract import ITSELF, Deprovision
+from purveyor_server.lifecycle.contract import ITSELF, Caller, Deprovision
 from purveyor_server.lifecycle.door import Action
+from purveyor_server.lifecycle.inventories import Begin, Part
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.reconcile.platforms import PlatformLoop
 from purveyor_server.store.contract import SYSTEM, Accept, Decision, Page, Situation, Writes
@@ -34,7 +36,7 @@ from tests.rpc.failures import read_failure
 from tests.rpc.whole import Whole, whole_broker
 
 RULES = PlatformRules(
-    policy=OrphanPolicy.DEPROVISION, grace=timedelta(0), cap=2, claims=2, max_ids=50, pause=timedelta(seconds=0.2)
+    policy=OrphanPolicy.DEPROVISION, grace=timedelta(0), cap=2, claims=2, max_ids=50, pause=timedelta(seconds=0.5)
 )
 NAMES = [f"i{number}" for number in range(10)]
 
@@ -190,6 +192,16 @@ async def test_what_was_ordered_after_the_snapshot_is_not_judged(platform: purve
     with pytest.raises(FailedPreconditionError) as stale:
         await platform.sync_inventory(NAMES, snapshot_time=before - timedelta(seconds=1))
     assert stale.value.metadata["brake"] == "stale"
+
+
+async def test_what_is_ordered_while_it_comes_is_not_judged(broker: Whole, platform: purveyor.Client) -> None:
+    async def stream() -> AsyncIterator[Part]:
+        yield Part(tenant="t", begin=Begin(snapshot_id="s1", expected=10))
+        await platform.provision("svc", "small", instance_id="later")
+        yield Part(instance_ids=tuple(NAMES), end=True)
+
+    taken = await broker.use_cases.sync_inventory(Caller(LOCAL), stream())
+    assert (taken.report.orphaned, taken.report.known) == ((), 11)
 
 
 async def test_only_what_the_caller_itself_has_ordered_is_concerned(

@@ -29,7 +29,7 @@ PAGE = 1000  # instances read at once
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
-    """How an inventory begins. `taken_at` None: now."""
+    """How an inventory begins. `taken_at` None: when its first message came."""
 
     snapshot_id: str
     expected: int
@@ -62,7 +62,8 @@ async def sync_inventory(parts: Parts, caller: Caller, stream: AsyncIterator[Par
             parts.door.enter(caller, Action.SYNC_INVENTORY, "" if first is None else first.tenant)
             if first is None or first.begin is None:
                 raise invalid("begin", "is required in the first message")
-            inventory = await _collected(parts, first, first.begin, stream)
+            began = parts.clock.now()  # what is ordered while it comes is not in the platform's list
+            inventory = await _collected(parts, first, first.begin, stream, began)
     except TimeoutError:
         limit = f"{rules.longest.total_seconds():g}"
         text = f"the inventory was not complete after {limit} s; nothing was changed"
@@ -81,7 +82,9 @@ async def _next(parts: Parts, stream: AsyncIterator[Part]) -> Part | None:
         raise PurveyorError(Reason.DEADLINE_EXCEEDED, text, metadata={"limit_seconds": f"{pause:g}"}) from None
 
 
-async def _collected(parts: Parts, first: Part, begin: Begin, stream: AsyncIterator[Part]) -> Inventory:
+async def _collected(
+    parts: Parts, first: Part, begin: Begin, stream: AsyncIterator[Part], began: datetime
+) -> Inventory:
     """The whole inventory. Raises INVALID_REQUEST, and INVENTORY_REFUSED for one that was cut."""
     check_request_id(begin.snapshot_id, "begin.snapshot_id")
     rules, found, part = parts.settings.platforms, set[str](), first
@@ -106,7 +109,7 @@ async def _collected(parts: Parts, first: Part, begin: Begin, stream: AsyncItera
         part = following
     if len(found) != begin.expected:
         raise refused("truncated", f"holds {len(found)} ids, not the {begin.expected} that it said")
-    taken = begin.taken_at or parts.clock.now()
+    taken = begin.taken_at or began
     return Inventory(snapshot_id=begin.snapshot_id, taken_at=taken, instance_ids=frozenset(found))
 
 
