@@ -147,6 +147,47 @@ class Purge(Action, frozen=True):
     instance: str
 
 
+class Apply(Action, frozen=True):
+    """An operator has another catalog served, with these policies for plans in use."""
+
+    catalog: str
+    policies: tuple[str, ...] = ()
+
+
+class Campaign(Action, frozen=True):
+    """An operator has every instance of a plan moved to another plan ("": upgraded)."""
+
+    plan: str
+    to: str = ""
+
+
+class Steering(StrEnum):
+    """What an operator does to the newest campaign."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    RETRY = "retry"
+
+
+class Steer(Action, frozen=True):
+    """An operator steers the newest campaign."""
+
+    how: Steering
+
+
+class Retry(Action, frozen=True):
+    """An operator has the newest operation of an instance tried again."""
+
+    instance: str
+
+
+class CleanUp(Action, frozen=True):
+    """An operator has what that one left removed."""
+
+    instance: str
+
+
 class FreezeName(StrEnum):
     """What an operator may stop."""
 

@@ -77,6 +77,7 @@ class Backend:
         self.calls = 0
         self.late: set[asyncio.Task[None]] = set()
         self.on_remove: Callable[[Thing], None] = lambda _thing: None
+        self.on_call: Callable[[str], None] = lambda _what: None
         self.on_trouble: Callable[[float], None] = lambda _seconds: None  # told when it fails, and for how many seconds
         self.on_disable: Callable[[Thing], None] = lambda _thing: None
         self._chance = chance
@@ -97,6 +98,7 @@ class Backend:
     async def call(self, what: str, name: str, effect: Callable[[], Any]) -> Any:
         """Let `effect` happen to the thing `name`, now, later or never; its answer or NotYet. Raises a ProviderError."""
         self.calls += 1
+        self.on_call(what)
         waiting = self.faults[what] or self.faults["*"]
         fault = waiting.popleft() if waiting else None
         if fault is not None:

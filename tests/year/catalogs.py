@@ -11,8 +11,15 @@ from msgspec.structs import replace
 
 from purveyor_server.domain.catalog import Plan, PlanLimits, PlanSchemas, Service
 from purveyor_server.domain.catalogchanges import Contents
-from purveyor_server.domain.model import ProviderRef
-from purveyor_server.domain.policies import InventoryPolicy, LeasePolicy, OrphanMode
+from purveyor_server.domain.model import MaintenanceInfo, ProviderRef
+from purveyor_server.domain.policies import (
+    CleanupMode,
+    CleanupPolicy,
+    InventoryPolicy,
+    LeasePolicy,
+    OrphanMode,
+    PlanState,
+)
 from purveyor_server.lifecycle.catalogtext import CatalogTextError, Judged, TextProblem
 from tests.year.provider import KIND
 
@@ -47,7 +54,17 @@ LEASE = LeasePolicy(
     overlap=timedelta(days=5),
     auto_rotate=True,
 )
-LEASES = {"small": LeasePolicy(), "large": LeasePolicy(max_ttl=timedelta(days=45)), "leased": LEASE}
+CLEANUPS = {
+    "delayed": CleanupPolicy(CleanupMode.DELAYED, timedelta(days=2)),
+    "manual": CleanupPolicy(CleanupMode.MANUAL),
+}
+LEASES = {
+    "delayed": LeasePolicy(),
+    "manual": LeasePolicy(),
+    "small": LeasePolicy(),
+    "large": LeasePolicy(max_ttl=timedelta(days=45)),
+    "leased": LEASE,
+}
 
 
 INVENTORY = InventoryPolicy(
@@ -65,18 +82,39 @@ def contents(plans: Iterable[Plan], inventory: InventoryPolicy = INVENTORY) -> C
     return Contents(services, {REF.name: REF}, {REF.name: inventory})
 
 
-def plans(**leases: LeasePolicy) -> list[Plan]:
-    """The plans with these leases."""
-    return [plan(name, lease=lease, binding_rotatable=name == "leased") for name, lease in (LEASES | leases).items()]
+def plans(**changes: dict[str, Any]) -> list[Plan]:
+    """The plans, with other fields for some of them."""
+    made = []
+    for name, lease in LEASES.items():
+        fields = {
+            "lease": lease,
+            "binding_rotatable": name == "leased",
+            "cleanup": CLEANUPS.get(name, CleanupPolicy()),
+            "maintenance_info": MaintenanceInfo("1.0.0"),
+        }
+        made.append(plan(name, **(fields | changes.get(name, {}))))
+    return made
 
 
 TEXTS = {
     "plain": contents(plans()),
+    "retired": contents(plans(leased={"state": PlanState.RETIRED}, small={"state": PlanState.DEPRECATED})),
+    "shrunk": contents(plan for plan in plans() if plan.id != "large"),
+    "newer": contents(plans(small={"maintenance_info": MaintenanceInfo("1.1.0")})),
     # For negative controls: the judge believes in those of `plain`.
     "hasty": contents(plans(), replace(INVENTORY, grace=timedelta(0))),
-    "without overlap": contents(plans(leased=replace(LEASE, overlap=timedelta(0)))),
-    "endless": contents(plans(leased=replace(LEASE, ttl=timedelta(days=90), max_ttl=timedelta(days=900)))),
+    "without overlap": contents(plans(leased={"lease": replace(LEASE, overlap=timedelta(0))})),
+    "endless": contents(plans(leased={"lease": replace(LEASE, ttl=timedelta(days=90), max_ttl=timedelta(days=900))})),
 }
+CHANGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("plain", ()),
+    ("retired", ()),
+    ("newer", ()),
+    ("shrunk", ()),
+    ("shrunk", ("db/large=keep",)),
+    ("shrunk", ("db/large=migrate:small",)),
+)
+"""What operators have served, with which policies."""
 
 
 def read(text: bytes, *, ask_providers: bool = True) -> Judged:

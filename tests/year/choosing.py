@@ -6,9 +6,10 @@ from tests.year import actions
 from tests.year.actions import Action
 from tests.year.ledger import Access, Ledger
 
-PLANS = ("small", "large", "leased", "leased")
+PLANS = ("small", "large", "leased", "leased", "delayed", "manual")
 BINDINGS = ("x", "y")
 OPERATOR = 89  # and those from here on by operators
+AFTER_FAILURE = 75  # what did not come to be may have been tried
 SENSELESS = 92  # choices from here on are made whatever is there
 
 
@@ -18,8 +19,10 @@ def suited(ledger: Ledger, instance: str, choice: int, number: int) -> Action:
     bound = [a for a in ledger.accesses.values() if a.instance_id == instance and a.made and not a.gone]
     if choice >= SENSELESS:
         return _any(instance, choice - SENSELESS, number)
+    if not there and choice >= AFTER_FAILURE:
+        return (actions.Retry, actions.CleanUp, actions.Deprovision)[number % 3](instance)
     if not there:
-        return actions.Provision(instance, PLANS[number % 4], number)
+        return actions.Provision(instance, PLANS[number - 1], number)
     return _next(instance, bound, choice, number)
 
 
@@ -37,7 +40,15 @@ def _next(instance: str, bound: list[Access], choice: int, number: int) -> Actio
     if choice < 82:
         return actions.Update(instance, number, ("", "", "small", "large", "leased", "")[number - 1])
     if choice >= OPERATOR:
-        return actions.Purge(instance) if number == 1 else actions.Repair(instance)
+        every: tuple[Action, ...] = (
+            actions.Purge(instance),
+            actions.Repair(instance),
+            actions.Repair(instance),
+            actions.Retry(instance),
+            actions.Retry(instance),
+            actions.CleanUp(instance),
+        )
+        return every[number - 1]
     return actions.Deprovision(instance, cascade=bool(bound) or number > 3)
 
 
@@ -47,7 +58,7 @@ def _any(instance: str, kind: int, number: int) -> Action:
         actions.Cancel(instance),
         actions.Cancel(instance),
         actions.Cancel(instance),
-        actions.Provision(instance, PLANS[number % 4], number),
+        actions.Provision(instance, PLANS[number - 1], number),
         actions.Update(instance, number, "large"),
         actions.Bind(instance, binding),
         actions.Unbind(instance, binding),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from purveyor_server.engine import journal
 from tests.year.actions import (
     Bind,
     Freeze,
@@ -19,6 +20,7 @@ from tests.year.actions import (
     Story,
     Stranger,
     Tamper,
+    Update,
     Wait,
 )
 from tests.year.backend import Fault
@@ -83,6 +85,12 @@ CONTROLS = (
         (Plant("space.ensure", Fault.LATE), Plant("space.ensure", Fault.REFUSED), Provision("a"), Wait(60.0)),
         "is left over",
     ),
+    Control(
+        "do not look at freezes",
+        Spoil(swap=(journal, "holding", lambda *_about: None)),
+        (*FURNISHED, Freeze(FreezeName.ALL), Wait(600.0), Update("a", 5), Wait(600.0)),
+        "is frozen since",
+    ),
     Control("skip an expiry", Spoil(loops=frozenset({"expiry"})), (*FURNISHED, Wait(60 * DAY)), "stays open"),
     Control(
         "end a predecessor with its successor's beginning",
@@ -118,6 +126,11 @@ CONTROLS = (
         "open a session, and the binding has ended",
     ),
 )
+
+
+def check_number(number: int) -> Verdict:
+    """Of `CONTROLS`: another process cannot be handed one."""
+    return check(CONTROLS[number])
 
 
 def check(control: Control) -> Verdict:

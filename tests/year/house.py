@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from purveyor_server.app.levels import LogLevels
@@ -45,7 +46,8 @@ from tests.year.inline import drop, open_inline, writer_of
 from tests.year.provider import KIND, SimProvider
 from tests.year.virtual import LoopClock, pass_time
 
-DAY = 86_400.0  # seconds
+HOUR, DAY = 3600.0, 86_400.0  # seconds
+STORE = "store.db"
 KEYS = Keyring(Sealer({"k1": b"k" * 32}), b"d" * 32, b"t" * 32, cast("KeySource", None))
 # What would only be asked again and again is asked rarely: what is due is on the agenda, and no second process takes leases.
 ENGINE = EngineSettings(
@@ -62,7 +64,7 @@ RETENTION = Retention(
 )
 RETAIN_EVERY = timedelta(days=10)
 SWEEP = timedelta(days=2)
-LOOK_AGAIN = DAY
+LOOK_AGAIN = 3 * DAY
 RECONCILE = ReconcileSection(
     expiry=SWEEP,
     rotation=SWEEP,
@@ -78,14 +80,15 @@ Answer = TypeVar("Answer")
 
 
 class Spoil(NamedTuple):
-    """What a negative control takes away: safeguards by failpoint, loops by name, what the backend looks after; and the catalog,
-    whose policies the judge does not know."""
+    """What a negative control takes away: safeguards by failpoint, loops by name, what the backend looks after, a part of a
+    module (the module, its name, what stands there instead); and the catalog, whose policies the judge does not know."""
 
     failpoints: str = ""
     loops: frozenset[str] = frozenset()
     keeps_ends: bool = True
     reads_markers: bool = True
     catalog: str = "plain"
+    swap: tuple[ModuleType, str, Any] | None = None
 
 
 SOUND = Spoil()
@@ -103,7 +106,7 @@ class Counted:
     @property
     def interval(self) -> float:
         """As the loop's, but for one that would look every minute whether it is time: it says itself when that is."""
-        return max(self._loop.interval, LOOK_AGAIN)
+        return self._loop.interval if self._loop.interval > HOUR else LOOK_AGAIN
 
     async def once(self) -> float | None:
         """One round."""
@@ -171,11 +174,10 @@ class Process:
         chosen = [Counted(loop, rounds) for loop in loops(self._parts) if loop.name not in without]
         start_loops(self.loops, chosen)
 
-    async def die(self) -> None:
-        """Stop at once: the store first, so that nothing more is written."""
+    async def die(self, outlive: Collection[asyncio.Task[None]]) -> None:
+        """Stop at once, and everything that runs but for `outlive`: the store first, so that nothing more is written."""
         drop(self.store)
-        groups = (self.loops, self.upkeep, self.engine._loops, self.engine._work)
-        tasks = [task for group in groups for task in group._tasks]
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and task not in outlive]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -211,7 +213,7 @@ class House:
     async def start(self) -> None:
         """Start a process on the store that is there."""
         self._cut.clear()
-        store = await open_inline(self._folder / "store.db", self.clock)
+        store = await open_inline(self._folder / STORE, self.clock)
         store.subscribe(self.on_commit)
         self.process = Process(store, self._folder, self.backend, self.clock)
         await self.on_start(self.process)
@@ -219,7 +221,7 @@ class House:
 
     async def stop(self) -> None:
         """The end of the story: nothing is left running."""
-        await self.process.die()
+        await self.process.die(self.backend.late)
         late = list(self.backend.late)
         for task in late:
             task.cancel()
@@ -230,7 +232,7 @@ class House:
         """Kill the broker; start it again after `down` seconds."""
         self.crashes += 1
         self.on_die()
-        await self.process.die()
+        await self.process.die(self.backend.late)
         await pass_time(down)
         await self.start()
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from purveyor_server.domain.model import Binding, Instance
 from purveyor_server.domain.states import BindingState, Drift, InstanceState
 from purveyor_server.kit.clock import Clock
+from tests.year.actions import FreezeName
 from tests.year.backend import Backend, Thing
 from tests.year.catalogs import INVENTORY
 from tests.year.house import SWEEP
@@ -18,6 +19,8 @@ from tests.year.ledger import Access, Ledger, Resource
 from tests.year.provider import INSTANCE_KINDS, LOGIN
 
 SKEW = timedelta(minutes=2)  # how much the clocks of broker and backend may differ
+UNDER_WAY = timedelta(minutes=1)  # in which a call that was announced before a freeze has begun
+CUSTODY = frozenset({"quarantine", "release", "reclaim"})
 AFTER_SWEEP = timedelta(hours=6)  # in which what a sweep has begun is done
 ORPHAN_AGE = 2 * (INVENTORY.grace + 2 * INVENTORY.every) + timedelta(days=1)  # seen, quarantined, reaped
 AFTER_TROUBLE = 2 * SWEEP  # in which what stood still is done
@@ -67,6 +70,8 @@ class Judge:
         self._backend = backend
         self._ledger = ledger
         self._excuses = excuses
+        self.frozen: dict[str, datetime] = {}  # freezes that were answered, since when
+        backend.on_call = self._hears
         backend.on_remove = lambda thing: self._meets(thing, "removed")
         backend.on_disable = lambda thing: self._meets(thing, "made unusable")
 
@@ -75,6 +80,14 @@ class Judge:
         self.wrong.append(f"{self._backend.clock.now():%Y-%m-%d %H:%M:%S}: {what}")
 
     # At every moment
+
+    def _hears(self, what: str) -> None:
+        """A call to the backend begins."""
+        now = self._backend.clock.now()
+        stops = (FreezeName.ALL, FreezeName.PROVIDER, *((FreezeName.REAPING,) if what in CUSTODY else ()))
+        for name in stops:
+            if name in self.frozen and now - self.frozen[name] > UNDER_WAY:
+                self.say(f"{what} is called, and {name} is frozen since {self.frozen[name]}")
 
     def _meets(self, thing: Thing, what: str) -> None:
         """Something is about to be taken away: from whom?"""
@@ -183,7 +196,7 @@ class Judge:
             return names
         if instance.state not in {InstanceState.FAILED, InstanceState.DELETED}:
             self.say(f"the instance {instance.instance_id} stays {instance.state}")
-        elif instance.cleanup_required:
+        elif instance.cleanup_required and not self._ledger.forgotten(instance.uid):
             self.say(f"the clean-up of {instance.instance_id} ({instance.state}) never ends")
         return set()
 
@@ -207,7 +220,7 @@ class Judge:
             return {name}
         if binding.state not in {BindingState.FAILED, BindingState.DELETED}:
             self.say(f"the binding {where} stays {binding.state}")
-        elif binding.cleanup_required:
+        elif binding.cleanup_required and not self._ledger.forgotten(binding.uid):
             self.say(f"the clean-up of the binding {where} ({binding.state}) never ends")
         return set()
 

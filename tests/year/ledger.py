@@ -46,6 +46,7 @@ class Resource:
     tenant: str
     instance_id: str
     parameters: dict[str, Any] | None = None
+    forgotten: bool = False  # somebody gave it up
     harmed: bool = False  # by a stranger's hand, and not repaired
     made: bool = False
     unwanted: bool = False
@@ -58,7 +59,7 @@ class Ledger:
     def __init__(self) -> None:
         self.resources: dict[str, Resource] = {}
         self.accesses: dict[str, Access] = {}
-        self.ended = self.expiries = self.rotations = 0
+        self.ended = self.expiries = self.rotations = self.moved = 0
         self._ended_ids: set[str] = set()
         self._wishes: dict[str, dict[str, Any]] = {}  # what an operation, once it succeeds, has made true
 
@@ -97,9 +98,15 @@ class Ledger:
 
     def forget(self, tenant: str, instance_id: str) -> None:
         """An operator has given it up: nobody promises anything any more."""
-        for access in self.accesses.values():
-            if (access.tenant, access.instance_id) == (tenant, instance_id):
-                access.forgotten = True
+        records: tuple[Access | Resource, ...] = (*self.accesses.values(), *self.resources.values())
+        for record in records:
+            if (record.tenant, record.instance_id) == (tenant, instance_id):
+                record.forgotten = True
+
+    def forgotten(self, uid: str) -> bool:
+        """Whether somebody has given it up."""
+        record = self.resources.get(uid) or self.accesses.get(uid)
+        return record is not None and record.forgotten
 
     # Told
 
@@ -136,7 +143,10 @@ class Ledger:
             case Verb.PROVISION | Verb.UPDATE:
                 resource = self.resource(operation)
                 resource.made = True
-                resource.parameters = self._wishes.get(operation.operation_id)
+                itself = operation.principal == BROKER.subject  # for a campaign: another plan, the same parameters
+                self.moved += itself
+                if not itself:
+                    resource.parameters = self._wishes.get(operation.operation_id)
             case Verb.REPAIR:
                 self.resource(operation).harmed = False
             case Verb.DEPROVISION:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.year import actions
-from tests.year.actions import Action, FreezeName, Harm, Story
+from tests.year.actions import Action, FreezeName, Harm, Steering, Story
 from tests.year.backend import Fault
+from tests.year.catalogs import CHANGES
 from tests.year.choosing import suited
 from tests.year.house import DAY
 from tests.year.teller import Figures
@@ -51,6 +52,14 @@ TROUBLES: st.SearchStrategy[Action] = st.one_of(
 )
 
 
+CAMPAIGNS: st.SearchStrategy[Action] = st.one_of(
+    st.builds(
+        actions.Campaign,
+        st.sampled_from(["small", "large", "leased"]),
+        st.sampled_from(["", "small", "large", "leased"]),
+    ),
+    st.builds(actions.Steer, st.sampled_from(sorted(Steering))),
+)
 FURNITURE = (
     actions.Provision("a", "leased", 1),
     actions.Wait(30.0),
@@ -131,6 +140,14 @@ class Year(RuleBasedStateMachine):
     def freeze(self, name: FreezeName, thaw: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
         self._do(actions.Thaw(name) if thaw else actions.Freeze(name))
 
+    @rule(change=st.sampled_from(CHANGES))
+    def catalog(self, change: tuple[str, tuple[str, ...]]) -> None:
+        self._do(actions.Apply(*change))
+
+    @rule(order=CAMPAIGNS)
+    def campaign(self, order: Action) -> None:
+        self._do(order)
+
     def teardown(self) -> None:
         try:
             if hasattr(self, "told") and not self._broken:
@@ -147,6 +164,7 @@ class Year(RuleBasedStateMachine):
             "runs": 1,
             "hours": int(teller.house.now / 3600),
             "expiries": teller.ledger.expiries,
+            "moved": teller.ledger.moved,
             "reaped": teller.judge.reaped,
             "rotations": teller.ledger.rotations,
             "actions": len(self.told.told),

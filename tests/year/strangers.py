@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import uuid
 
-from tests.year.actions import Harm
+from tests.year.actions import Harm, Litter, Stranger, Tamper
 from tests.year.backend import Backend, Thing
 from tests.year.judge import Judge
 from tests.year.ledger import Ledger
@@ -25,6 +25,16 @@ class Strangers:
         self._ledger = ledger
         self._judge = judge
         self._chance = chance
+
+    def do(self, action: Litter | Stranger | Tamper) -> None:
+        """One deed."""
+        match action:
+            case Litter(kind, of_gone):
+                self.litter(kind, of_gone=of_gone)
+            case Stranger(kind, marked):
+                self.own(kind, marked=marked)
+            case Tamper(instance, harm):
+                self.tamper(instance, harm)
 
     def litter(self, kind: str, *, of_gone: bool) -> None:
         """Something with our marker that no record stands for. Not in a store that is as good as new: to that one, a marker is the

@@ -95,7 +95,7 @@ class Suite:
     @property
     def summary(self) -> str:
         """The last line."""
-        names = ("operations", "calls", "logins", "sweeps", "expiries", "rotations", "reaped", "crashes")
+        names = ("operations", "calls", "logins", "sweeps", "expiries", "rotations", "moved", "reaped", "crashes")
         counts = " ".join(f"{name}={self.figures[name]}" for name in names)
         found = sum(verdict.found for verdict in self.verdicts)
         return (
@@ -112,7 +112,7 @@ class Suite:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
             jobs = [pool.submit(run_batch, number, min(options.batch, options.runs)) for number in seeds]
-            planted = [pool.submit(controls.check, control) for control in controls.CONTROLS]
+            planted = [pool.submit(controls.check_number, number) for number in range(len(controls.CONTROLS))]
             for job in as_completed(jobs):
                 self._take(job.result())
             for check in planted:

@@ -15,12 +15,10 @@ import msgspec
 
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import Binding, EventKind, Instance, Operation
-from purveyor_server.domain.principal import LOCAL
 from purveyor_server.domain.states import BindingState, InstanceState, Verb
 from purveyor_server.lifecycle import contract
-from purveyor_server.lifecycle.admin.contract import Act
 from purveyor_server.lifecycle.admin.purging import Aim
-from purveyor_server.lifecycle.contract import Caller, Listing, Outcome
+from purveyor_server.lifecycle.contract import Listing, Outcome
 from purveyor_server.store.contract import Backlog, Commit
 from tests.year import actions, catalogs
 from tests.year.actions import Action
@@ -28,14 +26,13 @@ from tests.year.catalogs import LEASES, REF
 from tests.year.house import DAY, House, Process
 from tests.year.judge import AFTER_TROUBLE, Excuses, Judge
 from tests.year.ledger import Ledger
+from tests.year.operating import ACT, CALLER, Operator
 from tests.year.strangers import Strangers
 
-CALLER = Caller(LOCAL)
 TENANT = "acme"
 PATIENCE = 30 * DAY  # seconds in which everything has to end, once nothing stands in its way
 HOUR = 3600.0
 DRIFT_TOLD = 25 * DAY  # seconds after which two looks have been taken at every instance
-ACT = Act(reason="the year")
 
 
 class Figures(Counter[str]):
@@ -52,7 +49,8 @@ class Teller:
         self.judge = Judge(house.backend, self.ledger, self.excuses)
         self.strangers = Strangers(house.backend, self.ledger, self.judge, house.chance)
         self.figures = Figures()
-        self._newest: dict[str, Operation] = {}  # the newest operation that a caller knows of, by instance id
+        self.newest: dict[str, Operation] = {}  # the newest operation that a caller knows of, by instance id
+        self.operator = Operator(house, self._ask, self.newest)
         self._renewing: set[str] = set()  # bindings whose end is being moved
         house.on_commit = self._heard
         house.on_start = self._catch_up
@@ -114,16 +112,16 @@ class Teller:
                 self.judge.use_everything()
             case actions.Freeze(name):
                 self.excuses.begin(name)
-                await self._ask(self.house.process.admin.freeze(CALLER, name, ACT))
+                if await self._ask(self.house.process.admin.freeze(CALLER, name, ACT)) is not None:
+                    self.judge.frozen.setdefault(name, self.house.backend.clock.now())
             case actions.Thaw(name):
+                self.judge.frozen.pop(name, None)
                 await self._ask(self.house.process.admin.thaw(CALLER, name, ACT))
                 self.excuses.end(name)
-            case actions.Litter(kind, of_gone):
-                self.strangers.litter(kind, of_gone=of_gone)
-            case actions.Stranger(kind, marked):
-                self.strangers.own(kind, marked=marked)
-            case actions.Tamper(instance, harm):
-                self.strangers.tamper(instance, harm)
+            case actions.Litter() | actions.Stranger() | actions.Tamper():
+                self.strangers.do(action)
+            case actions.Apply() | actions.Campaign() | actions.Steer() | actions.Retry() | actions.CleanUp():
+                await self.operator.do(action)
             case _:
                 await self._verb(action)
 
@@ -147,8 +145,8 @@ class Teller:
                 await self._repair(instance)
             case actions.Purge(instance):
                 await self._purge(instance)
-            case actions.Cancel(instance) if instance in self._newest:
-                operation_id = self._newest[instance].operation_id
+            case actions.Cancel(instance) if instance in self.newest:
+                operation_id = self.newest[instance].operation_id
                 await self._ask(self.house.process.use_cases.cancel_operation(CALLER, operation_id))
 
     async def _ask(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -162,7 +160,7 @@ class Teller:
     def _took(self, instance: str, outcome: Outcome | None) -> Operation | None:
         if outcome is None or outcome.operation is None:
             return None
-        self._newest[instance] = outcome.operation
+        self.newest[instance] = outcome.operation
         return outcome.operation
 
     async def _provision(self, instance: str, plan: str, size: int) -> None:
@@ -278,6 +276,8 @@ class Teller:
             await self.do(actions.Thaw(name))
         await self._ask(self.house.process.admin.resume_sweep(CALLER, REF.name, ACT))
         await self._quiet()
+        await self.operator.end_campaigns()
+        await self._quiet()
         await self._mend()
         for _ in range(3):
             await self._quiet()
@@ -288,6 +288,7 @@ class Teller:
         await self.house.live(quiet)
         await self._quiet()
         await self.do(actions.Use())
+        await self.operator.check_campaigns(self.judge)
         self.judge.compare(await self._instances(), await self._bindings())
 
     async def _mend(self) -> None:
@@ -318,11 +319,14 @@ class Teller:
         """Removals that failed are asked for again, as people do; whether there were any."""
         asked = False
         for binding in await self._bindings():
-            if binding.state in {BindingState.UNBINDING, BindingState.REVOCATION_BLOCKED}:
+            kept = binding.state is BindingState.FAILED and binding.plan_id == "manual" and binding.cleanup_required
+            if kept or binding.state in {BindingState.UNBINDING, BindingState.REVOCATION_BLOCKED}:
                 await self._unbind(binding.instance_id, binding.binding_id)
                 asked = True
         for instance in await self._instances():
-            if instance.state is InstanceState.DELETE_FAILED:
+            manual = instance.desired.plan_id == "manual" and instance.cleanup_required
+            kept = instance.state is InstanceState.FAILED and manual
+            if kept or instance.state is InstanceState.DELETE_FAILED:
                 await self._remove(instance.instance_id, cascade=True)
                 asked = True
         return asked

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import traceback
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +19,12 @@ from structlog.testing import capture_logs
 
 from purveyor_server.kit import failpoints
 from tests.year.actions import Action, Story
-from tests.year.house import DAY, SOUND, House, Spoil
+from tests.year.house import DAY, SOUND, STORE, House, Spoil
+from tests.year.inline import open_inline
 from tests.year.teller import Teller
-from tests.year.virtual import StuckError, YearLoop, same_again
+from tests.year.virtual import LoopClock, StuckError, YearLoop, same_again, swapped
 
-QUIET = 75 * DAY  # seconds after a story: longer than any policy's times
+QUIET = 50 * DAY  # seconds after a story: longer than orphans and drift take
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 DEFECTS = frozenset({"error", "critical", "exception"})
 
@@ -42,6 +45,9 @@ class Told:
         self._lines = self._stack.enter_context(capture_logs())
         failpoints.arm(spoil.failpoints)
         self._stack.callback(failpoints.arm, "")
+        if spoil.swap is not None:
+            module, name, part = spoil.swap
+            self._stack.enter_context(swapped(module, **{name: part}))
         self.told: list[Action] = []
         try:
             self.teller = self._run(self._open(folder, seed, spoil))
@@ -81,6 +87,8 @@ class Told:
             self._run(work)
         except StuckError as halt:
             self.teller.judge.say(str(halt))
+        except Exception as error:  # noqa: BLE001 - a call of the broker raised what none may raise
+            self.teller.judge.say(f"raised {error!r} {traceback.format_exc(limit=-3)}")
         for line in self._lines:
             if line["log_level"] in DEFECTS:
                 self.teller.judge.say(f"the broker logged: {line}")
@@ -91,11 +99,30 @@ class Told:
         self._stack.close()
 
 
+@cache
+def blank_store() -> bytes:
+    """The file of a store that nobody has written to."""
+    loop, folder = YearLoop(), new_folder()
+    try:
+        store = loop.run(open_inline(folder / STORE, LoopClock(loop)))
+        loop.run(store.close())
+        return (folder / STORE).read_bytes()
+    finally:
+        loop.close()
+        shutil.rmtree(folder)
+
+
+def new_folder() -> Path:
+    """In memory, if there is a folder for that."""
+    return Path(tempfile.mkdtemp(prefix="pv-year-", dir=MEMORY if MEMORY.is_dir() else None))
+
+
 @contextmanager
 def telling(seed: int = 0, spoil: Spoil = SOUND) -> Iterator[Told]:
     """A broker at the beginning of its year, in a folder that is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="pv-year-", dir=MEMORY if MEMORY.is_dir() else None))
+    folder = new_folder()
     try:
+        (folder / STORE).write_bytes(blank_store())
         told = Told(folder, seed, spoil)
         try:
             yield told
