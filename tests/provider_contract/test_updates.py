@@ -6,9 +6,11 @@ import uuid
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
+from purveyor_server.domain.model import Json
 from purveyor_server.domain.states import Drift, Verb
-from purveyor_server.providers.contract import Owned, Permanent
+from purveyor_server.providers.contract import Owned, Permanent, Work, WorkSettings
 from tests.provider_contract.shop import Shop
 
 pytestmark = pytest.mark.postgres
@@ -157,3 +159,36 @@ async def test_the_inventory_is_exact(shop: Shop, monkeypatch: pytest.MonkeyPatc
     expected += [Owned("role", str(credentials["username"]), binding.uid, 7)]
     assert sorted(found, key=str) == sorted(expected, key=str)
     assert [owned async for owned in shop.provider.list_owned(str(uuid.uuid4()))] == []
+
+
+async def test_another_plan_of_the_same_kind_changes_limits_and_is_undone(shop: Shop) -> None:
+    small: dict[str, Json] = {"kind": "shared", "connection_limit": 3, "extensions": ["hstore"]}
+    big: dict[str, Json] = {
+        "kind": "shared",
+        "connection_limit": 9,
+        "extensions": ["hstore", "citext"],
+        "statement_timeout_seconds": 30.0,
+        "idle_in_transaction_timeout_seconds": 60.0,
+    }
+    shop.settings = small
+    uid = await shop.provision(extensions=["hstore"])
+    _, credentials = await shop.bind(uid)
+    before = await shop.server.listing()
+    was, want = (WorkSettings("service", "plan", plan, {"extensions": names}) for plan, names in (
+        (small, ["hstore"]), (big, ["hstore", "citext"]),
+    ))  # fmt: skip
+    work = Work(Verb.UPDATE, uid, want, was, {})
+
+    done = await shop.run(work)
+
+    assert done["database"]["connection_limit"] == 9
+    session = await shop.server.login(credentials)
+    assert await session.fetchval("SHOW statement_timeout") == "30s"
+    assert await session.fetchval("SHOW idle_in_transaction_session_timeout") == "1min"
+    assert await session.fetchval("SELECT 'A'::citext = 'a'::citext")
+    await session.close()
+    back = replace(work, want=was, was=want)
+    for step in reversed(shop.provider.plan(work, {})):
+        await shop.step(step.piece, step.make, back)
+    assert await shop.server.listing() == before
+    assert await differences(shop, uid) == ()
