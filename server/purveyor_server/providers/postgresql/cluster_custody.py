@@ -32,6 +32,14 @@ class ClusterCustody:
             raise Retryable("the instance's PostgreSQL server does not run", name)
         return cluster.sessions
 
+    def is_gone(self, name: str) -> bool:
+        """Whether there is no such server any more, nor what was in it."""
+        return not self._cluster(name).there
+
+    def is_held(self, name: str) -> bool:
+        """Whether it is in quarantine, and with it all that is in it."""
+        return self._cluster(name).quarantine.exists()
+
     async def quarantine(self, thing: Thing) -> None:
         """Stopped, and not to be started."""
         cluster = self._cluster(thing.title)

@@ -54,8 +54,12 @@ class Custodian:
 
     async def quarantine(self, owned: Owned) -> None:
         """See `abilities.Quarantining`."""
-        thing = thing_of(owned, self._store_id)
+        thing, within = thing_of(owned, self._store_id), self._server_of(owned)
+        if within and self._cluster_custody(owned).is_held(within):
+            return
         match owned.kind:
+            case _ if self._is_gone(owned):
+                return
             case "database":
                 await self._close_database(thing, self._home(owned))
             case "role":
@@ -69,6 +73,8 @@ class Custodian:
         """See `abilities.Quarantining`."""
         thing = thing_of(owned, self._store_id)
         match owned.kind:
+            case _ if self._is_gone(owned):
+                return
             case "database":
                 await self._open_database(thing, self._home(owned))
             case "role":
@@ -83,6 +89,8 @@ class Custodian:
         thing = thing_of(owned, self._store_id)
         try:
             match owned.kind:
+                case _ if self._is_gone(owned):
+                    return Done()
                 case "database":
                     return await self._drop_database(thing, self._home(owned))
                 case "role":
@@ -98,8 +106,17 @@ class Custodian:
 
     # Where a thing is
 
+    def _server_of(self, owned: Owned) -> str:
+        """The dedicated server that it lies in, "" for the shared one."""
+        return owned.name.rpartition("/")[0]
+
+    def _is_gone(self, owned: Owned) -> bool:
+        """Whether the dedicated server that it lay in is gone, and it with that."""
+        within = self._server_of(owned)
+        return bool(within) and self._cluster_custody(owned).is_gone(within)
+
     def _home(self, owned: Owned) -> Sessions:
-        cluster = owned.name.rpartition("/")[0]
+        cluster = self._server_of(owned)
         return self._cluster_custody(owned).sessions(cluster) if cluster else self._sessions
 
     def _cluster_custody(self, owned: Owned) -> ClusterCustody:
