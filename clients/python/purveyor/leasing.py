@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from purveyor import decode, encode
 from purveyor.admin_values import ForceRevoked
+from purveyor.live import LiveCalls
 from purveyor.opened import OpenedClient
 from purveyor.pages import walk
 from purveyor.v1 import broker_service_pb2 as messages
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from purveyor.values import ActiveBinding, Binding, Seconds
 
 
-class LeaseCalls(OpenedClient):
+class LeaseCalls(LiveCalls):
     """What a consumer does about the end of a binding."""
 
     tenant: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from purveyor import decode
 from purveyor.connection import is_passing
@@ -24,6 +24,7 @@ from purveyor.errors import (
     PurveyorError,
     ResourceExhaustedError,
 )
+from purveyor.opened import OpenedClient
 from purveyor.values import Binding, BindingState, EventKind, EventType
 
 if TYPE_CHECKING:
@@ -86,6 +87,20 @@ async def follow_credentials(
             missed(failure)
             await asyncio.sleep(max(rest, failure.retry_after or 0.0))
             rest = min(rest * 2, LONGEST_REST_SECONDS)
+
+
+class LiveCalls(OpenedClient):
+    """What a consumer does to always have credentials that work (part of `Client`)."""
+
+    async def live_credentials(self, instance_id: str, binding_id: str) -> AsyncGenerator[ActiveBinding, None]:
+        """The binding with its credentials, and again whenever its successor takes its place, they are others or their end moves.
+
+        Over absences of the broker, however long; what was told last is usable meanwhile. Raises NotFoundError,
+        FailedPreconditionError once the chain of successors has ended. `CredentialSource` holds the newest of them.
+        """
+        async with aclosing(follow_credentials(cast("Reads", self), instance_id, binding_id)) as found:
+            async for live in found:
+                yield live
 
 
 def mends_itself(failure: PurveyorError) -> bool:
