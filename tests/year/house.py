@@ -242,6 +242,10 @@ class House:
         writer.cut_at = writer.commits + count
         writer.on_cut = self._cut.set
 
+    def spare(self) -> None:
+        """Take a cut that has not come yet back."""
+        writer_of(self.process.store).cut_at = 0
+
     async def live(self, seconds: float) -> None:
         """Let time pass; a cut that comes meanwhile is a crash."""
         end = self.now + seconds

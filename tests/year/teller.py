@@ -32,6 +32,7 @@ from tests.year.strangers import Strangers
 TENANT = "acme"
 PATIENCE = 30 * DAY  # seconds in which everything has to end, once nothing stands in its way
 HOUR = 3600.0
+MOMENTS = 20
 DRIFT_TOLD = 25 * DAY  # seconds after which two looks have been taken at every instance
 
 
@@ -270,6 +271,7 @@ class Teller:
 
     async def finish(self, quiet: float) -> None:
         """Everybody gives way; everything has to end; `quiet` seconds pass; then the records are compared."""
+        self.house.spare()
         self.house.backend.go_away(0.0)
         self.house.backend.faults.clear()
         for name in actions.FreezeName:
@@ -289,7 +291,19 @@ class Teller:
         await self._quiet()
         await self.do(actions.Use())
         await self.operator.check_campaigns(self.judge)
-        self.judge.compare(await self._instances(), await self._bindings())
+        self.judge.compare(*await self._at_rest())
+
+    async def _at_rest(self) -> tuple[list[Instance], list[Binding]]:
+        """All records at one moment at which nothing is at work: a loop may have begun something just now."""
+        moments = 0
+        while True:
+            await self._quiet()
+            store = self.house.process.store
+            head, moments = store.head, moments + 1
+            found = await self._instances(), await self._bindings()
+            if moments == MOMENTS or (store.head == head and await store.backlog() == Backlog(0, 0)):
+                return found
+            await self.house.live(HOUR)
 
     async def _mend(self) -> None:
         """What was harmed must have been told to be; then it is made again."""
