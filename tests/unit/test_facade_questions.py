@@ -12,7 +12,7 @@ import pytest
 
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.domain.states import Drift, Make
-from purveyor_server.kit.clock import SystemClock
+from purveyor_server.kit.clock import ManualClock, SystemClock
 from purveyor_server.providers import facade as guard
 from purveyor_server.providers.contract import (
     Ambiguous,
@@ -234,3 +234,24 @@ async def test_named_failures_of_questions_pass() -> None:
 
     with pytest.raises(Permanent, match="version 9"):
         await bad(check=check).check()
+
+
+@pytest.mark.parametrize("question", ["check", "observe"])
+async def test_an_answered_question_closes_a_circuit_that_waits_for_a_probe(question: str) -> None:
+    """A broker without operations had an open circuit for ever, and never looked at its instances again."""
+    observed = Observed(Drift.IN_SYNC, healthy=True, at=NOW)
+    guarded = bad(observe=answers(observed))
+    clock = ManualClock()
+    guarded.circuit._clock = clock
+    for _ in range(2):
+        guarded.circuit.unreachable()
+
+    async def ask() -> None:
+        await (guarded.check() if question == "check" else guarded.observe(KNOWN))
+
+    await ask()
+    assert guarded.circuit.is_open  # it is not time yet
+
+    clock.advance(60.0)
+    await ask()
+    assert not guarded.circuit.is_open

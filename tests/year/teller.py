@@ -33,6 +33,7 @@ TENANT = "acme"
 PATIENCE = 30 * DAY  # seconds in which everything has to end, once nothing stands in its way
 HOUR = 3600.0
 MOMENTS = 20
+PARTS = 5  # of the quiet time, after each of which an operator looks after alarms
 DRIFT_TOLD = 25 * DAY  # seconds after which two looks have been taken at every instance
 
 
@@ -267,6 +268,15 @@ class Teller:
                 if found is not None and access.uid.replace("-", "") in found["username"]:
                     access.credentials = found
 
+    async def react(self) -> None:
+        """What the broker has raised the alarm about, an operator looks at, and has it go on: a list may well have shrunk here."""
+        inventory = await self.house.process.store.inventory(REF.name)
+        if inventory is None or inventory.brake is None:
+            return
+        self.figures["brakes"] += 1
+        self.excuses.add(inventory.brake.at, self.house.clock.now() + AFTER_TROUBLE)
+        await self._ask(self.house.process.admin.resume_sweep(CALLER, REF.name, ACT))
+
     # The end
 
     async def finish(self, quiet: float) -> None:
@@ -276,7 +286,6 @@ class Teller:
         self.house.backend.faults.clear()
         for name in actions.FreezeName:
             await self.do(actions.Thaw(name))
-        await self._ask(self.house.process.admin.resume_sweep(CALLER, REF.name, ACT))
         await self._quiet()
         await self.operator.end_campaigns()
         await self._quiet()
@@ -287,7 +296,9 @@ class Teller:
                 break
         await self.look()
         await self.do(actions.Use())
-        await self.house.live(quiet)
+        for _ in range(PARTS):
+            await self.house.live(quiet / PARTS)
+            await self.react()
         await self._quiet()
         await self.do(actions.Use())
         await self.operator.check_campaigns(self.judge)

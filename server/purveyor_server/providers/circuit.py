@@ -61,6 +61,12 @@ class Circuit:
         if was_open:
             self._on_close()
 
+    def heard(self) -> None:
+        """The backend answered a question that no operation asked: when it is time for a probe, that was one. So an idle broker
+        finds out, too."""
+        if self.is_open and self._open_until <= self._clock.monotonic():
+            self.answered()
+
     def abandoned(self) -> None:
         """A call that was let through ended without a verdict; the next one is the probe."""
         self._probing = False

@@ -207,7 +207,7 @@ class ProviderFacade:
     def _unable(self, ability: Ability) -> Permanent:
         return Permanent(f"the provider {self.ref.name!r} does not offer {ability}")
 
-    # Questions that no operation asks: they leave the circuit alone, whose probes are operations
+    # Questions that no operation asks: they never open the circuit; an answer closes one that waits for a probe
 
     async def check(self) -> None:
         """Whether its backend can be worked with; raises a ProviderError."""
@@ -217,10 +217,12 @@ class ProviderFacade:
             if error.detail == TIME_OUT:  # nothing was changed: the backend does not answer, and that is all
                 raise Unreachable(error.message, error.detail) from error
             raise
+        self.circuit.heard()
 
     async def observe(self, known: Known) -> Observed:
         """How an instance looks; raises a ProviderError."""
         answer = await self._guarded(lambda: self.provider.observe(known), self._settings.question, "observe")
+        self.circuit.heard()
         return self.believed(lambda: answers.checked_observed(answer))
 
     async def owned(self, store_id: str) -> AsyncGenerator[Owned, None]:

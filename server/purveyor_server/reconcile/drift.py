@@ -1,7 +1,8 @@
 """The loop that looks at backends in turn: the instance that waits longest first.
 
 Guarantee: at most a page of looks per round, few of them at once; once a backend does not answer the rest of its instances wait
-for their next turn, and none is looked at while its circuit is open or it is frozen. Looks change nothing in a backend.
+for their next turn, and none is looked at while it is frozen. Looks change nothing in a backend. They go on while its circuit is open:
+without operations nothing else would find out that it is there again.
 Limit: how late a drift is noticed is the interval of looks and however long the looks before it take.
 """
 
@@ -16,7 +17,6 @@ from purveyor_server.domain.model import Instance
 from purveyor_server.lifecycle.admin import looking
 from purveyor_server.lifecycle.admin.contract import AdminParts
 from purveyor_server.lifecycle.contract import ITSELF
-from purveyor_server.providers.inspection import Health
 
 _log = structlog.get_logger(__name__)
 ABREAST = 8  # looks at once
@@ -60,10 +60,7 @@ class DriftLoop:
             _log.info("looks of a provider are postponed", provider=provider, problem=str(error)[:200])
 
     async def _provider(self, instance: Instance) -> str | None:
-        """The name of its provider; None while that does not answer."""
+        """The name of its provider; None for a plan that is not known."""
         settings = instance.applied or instance.desired
         plan = await self._parts.store.plan(settings.plan)
-        if plan is None:
-            return None
-        circuit_open = self._parts.backends.health(plan.provider).health is Health.CIRCUIT_OPEN
-        return None if circuit_open else plan.provider.name
+        return None if plan is None else plan.provider.name
