@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from purveyor_server.domain.model import Binding, EventKind, Operation
+from purveyor_server.domain.model import Binding, EventKind, Failure, Operation
 from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb, Waiting
+from purveyor_server.engine.outcomes import finish
 from purveyor_server.engine.transitions import stops_for_cancel
 from purveyor_server.lifecycle.making import stop
-from purveyor_server.providers.contract import Credentials, Permanent, Retryable
+from purveyor_server.lifecycle.remains import given_up
+from purveyor_server.providers.contract import Credentials, NotYet, Permanent, Retryable
+from purveyor_server.store.contract import SYSTEM, Amend, Job, Writes
 from purveyor_server.store.sqlite.rows import decode_binding
 from tests.engine.bench import SETTINGS, Bench
 from tests.fakes.provider import ScriptedProvider
@@ -129,6 +133,24 @@ async def test_one_that_fails_is_visible_and_tried_again_until_it_succeeds(bench
     assert failed[waits.last_operation].generation == 1, "its last operation is the try that follows"
     assert (await bench.binding()).cleanup_required == ()
     assert b'"host":"new"' in await credentials(bench)
+
+
+async def test_one_that_is_ended_as_stuck_is_followed_by_the_next(bench: Bench) -> None:
+    """A backend that was away until long after the deadline: nobody would ever have made the credentials again."""
+    bench.world.plant("login.ensure", *[NotYet(3600.0, "later")] * 2)
+    operation = await begun(bench)
+    await bench.until(lambda o: o.waiting is Waiting.PARKED, operation.operation_id)
+    steps = await bench.store.steps(SYSTEM, operation.operation_id)
+    failure = Failure(reason="OPERATION_DEADLINE_EXCEEDED", message="it did not end")
+
+    def end(job: Job) -> Writes:
+        return finish(job, given_up(job, steps, failure, timedelta(minutes=10), timedelta(0)))
+
+    await bench.store.amend(Amend(SYSTEM, operation.operation_id, end, with_resources=True))
+
+    (_, following) = reissues(bench, operation.binding_id)
+    assert (await bench.ended(following)).state is OperationState.SUCCEEDED
+    assert b'"host":"new"' in await credentials(bench, operation.binding_id)
 
 
 async def test_an_unbind_takes_over_at_any_moment(bench: Bench) -> None:

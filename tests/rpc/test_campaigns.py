@@ -206,7 +206,7 @@ async def test_freezes_hold_it(broker: Whole, client: purveyor.Client, admin: Ad
     await provisioned(client, 2)
     begun = await begin(admin)
     loop = loop_of(broker)
-    for name in ("all", "provider:main"):
+    for name in ("all", "deletes", "provider:main"):
         await admin.freeze(name, "hands off")
         await loop.once()
         assert (await admin.campaign(begun.campaign_id)).state == "PLANNED"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+from msgspec.structs import replace
+
 from purveyor_server.domain.audit import AuditRecord
+from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Instance
 from purveyor_server.domain.platforms import InventoryReport, PlatformRules, Verdict, claimed
 from purveyor_server.domain.records import touch
@@ -69,6 +73,19 @@ async def test_marks_their_report_and_their_record_are_one_command(store: Store,
     assert again == kept
     assert (await now(store, made)).platform_orphan_since is not None
     await store.take_inventory(verdict("s2", healed=(made.uid,)), RECORD)
+    assert (await now(store, made)).platform_orphan_since is None
+
+
+async def test_one_that_was_overtaken_by_a_newer_one_changes_nothing(store: Store) -> None:
+    """Two are judged at once: the older comes to its end last, and does not know what the newer one names."""
+    made = await ordered(store, "a")
+    newer = verdict("s2")
+    newer = replace(newer, report=replace(newer.report, taken_at=START + timedelta(minutes=1)))
+    kept = await store.take_inventory(newer, RECORD)
+    with pytest.raises(PurveyorError, match="is older than the one before it") as refused:
+        await store.take_inventory(verdict("s1", orphaned=(made.uid,)), RECORD)
+    assert refused.value.reason == Reason.INVENTORY_REFUSED
+    assert await store.last_inventory("acme", "cf") == kept
     assert (await now(store, made)).platform_orphan_since is None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
-from purveyor_server.domain.model import Instance, Operation
+from purveyor_server.domain.model import Instance, Operation, Pause
 from purveyor_server.domain.states import InstanceState, Verb
 from purveyor_server.kit.clock import ManualClock
 from purveyor_server.store.contract import SYSTEM, Page, Retention, Store, Writes
@@ -76,6 +78,31 @@ async def test_a_tombstone_with_unfinished_work_stays(store: Store, clock: Manua
     clock.advance(DAY.total_seconds() * 30)
     await retained(store)
     assert (await look(store)).instance is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "stays"),
+    [
+        ({"adopted": True, "cleanup_required": ("instance/database",)}, True),
+        ({"deletion_protected": True, "cleanup_required": ("instance/database",)}, True),
+        ({"reconcile_paused": Pause("by hand", "op", START), "cleanup_required": ("instance/database",)}, True),
+        ({"adopted": True}, False),  # deprovisioned: nothing is left
+        ({"cleanup_required": ("instance/database",)}, False),
+    ],
+)
+async def test_what_a_purge_left_of_an_exempt_instance_is_remembered(
+    store: Store,
+    clock: ManualClock,
+    changes: dict[str, Any],
+    stays: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    """Without its tombstone the database of an adopted instance would be an orphan like any other, and reaped."""
+    gone = records.instance(state=InstanceState.DELETED, deleted_at=START, **changes)
+    await write(store, Writes(instances=(gone,)))
+    clock.advance(DAY.total_seconds() * 400)
+    await retained(store, KEEP_EVENTS)
+    known = await store.knowledge([gone.uid])
+    assert (known[gone.uid].exempt if gone.uid in known else None) is (True if stays else None)
 
 
 async def test_events_go_by_count_and_by_age_and_the_newest_stays(store: Store, clock: ManualClock) -> None:

@@ -153,7 +153,12 @@ def replayed(inventory: Inventory, last: InventoryReport | None) -> bool:
 def _check_time(inventory: Inventory, last: InventoryReport | None, now: datetime) -> None:
     if inventory.taken_at > now:
         raise refused("future", "says that it was taken later than now: look at the clocks")
-    if last is not None and inventory.taken_at < last.taken_at:
+    check_newer(inventory.taken_at, last)
+
+
+def check_newer(taken_at: datetime, last: InventoryReport | None) -> None:
+    """Raise INVENTORY_REFUSED for what is older than the `last` one. Asked again when it is taken in: another may have been quicker."""
+    if last is not None and taken_at < last.taken_at:
         raise refused("stale", f"is older than the one before it, {last.snapshot_id!r}")
 
 

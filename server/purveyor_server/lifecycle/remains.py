@@ -44,13 +44,13 @@ def given_up(
     job: Job, steps: Iterable[Step], failure: Failure, budget: timedelta, delay: timedelta | None = None
 ) -> Ending:
     """The end of an operation that nobody goes on with. With a `delay` clean-ups carry on where they can (and the clean-up
-    policy counts); without one nothing is touched any more."""
+    policy counts), and credentials are made again after it; without one nothing is touched any more."""
     operation = job.operation
     left = left_by(operation, subject_of(job), steps)
     names = tuple(step.name for step in left)
     removal = operation.verb in {Verb.DEPROVISION, Verb.UNBIND}
     if delay is None or removal or (operation.past_pivot and operation.verb is not Verb.CLEANUP):
-        return Ending(state=OperationState.FAILED, failure=failure, unfinished=names)
+        return Ending(state=OperationState.FAILED, failure=failure, unfinished=names, again=delay)
     keeps = operation.remains if operation.verb in KEEPING and not operation.cancel_requested else None
     wait = keeps.delay if keeps is not None else delay
     return Ending(

@@ -2,7 +2,8 @@
 
 Guarantee: an instance is written down as begun before it is asked for, and is asked for under a request id of its own, so a
 broker that is killed at any moment asks for nothing twice. The rule that lets one more begin is judged inside of the command
-that writes it down: a pause that is answered holds. Freezes `all`, `recovery` and that of the provider are obeyed.
+that writes it down: a pause that is answered holds. Freezes `all`, `deletes` (a move ends with the removal of what was left),
+`recovery` and that of the provider are obeyed.
 Limit: an instance that is busy is asked for again after some seconds; nothing wakes the loop for it.
 """
 
@@ -29,7 +30,7 @@ from purveyor_server.domain.campaigns import (
 )
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.errors import PurveyorError, Reason
-from purveyor_server.domain.freezes import ALL, PROVIDER, RECOVERY
+from purveyor_server.domain.freezes import ALL, DELETES, PROVIDER, RECOVERY
 from purveyor_server.domain.model import Operation
 from purveyor_server.domain.states import Verb
 from purveyor_server.kit.clock import Clock
@@ -77,7 +78,7 @@ class CampaignLoop:
     async def _advance(self, campaign: Campaign, frozen: set[str]) -> bool:
         """Whether anything has changed. What goes wrong with one campaign does not stop the others."""
         try:
-            held = bool(frozen & {ALL, RECOVERY, PROVIDER + campaign.provider})
+            held = bool(frozen & {ALL, DELETES, RECOVERY, PROVIDER + campaign.provider})
             if campaign.counts.running:
                 moved = await self._look_after(campaign, asks=not held)
                 campaign = await self._store.campaign(campaign.campaign_id) or campaign

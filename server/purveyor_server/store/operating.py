@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 WHOLE = 2**31 - 1  # bytes; no value is longer
 
 
+def work_place(operation: Operation) -> str:
+    """Where an unfinished operation is among all of them, for the page after it."""
+    return f"{operation.instance_uid}/{operation.operation_id}"
+
+
 class Queue(msgspec.Struct, frozen=True):
     """Unfinished operations of one provider that wait for the same thing."""
 
@@ -233,7 +238,7 @@ class OperatorReads(CatalogReads, CampaignReads, LeaseReads, ObservingReads, Pla
         ...
 
     async def every_unfinished(self, page: Page) -> tuple[Operation, ...]:
-        """Unfinished operations of every tenant, by operation_id."""
+        """Unfinished operations of every tenant, by instance; the next page is after `work_place` of the last one."""
         ...
 
     async def every_instance(self, page: Page) -> tuple[Instance, ...]:

@@ -26,6 +26,7 @@ from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.providers.contract import ProviderError
 from purveyor_server.store.contract import Page
+from purveyor_server.store.operating import work_place
 
 _log = structlog.get_logger(__name__)
 PAGE = 200  # rows read at once
@@ -98,7 +99,7 @@ async def _unfinished(parts: AdminParts, recovery: Recovery) -> AsyncIterator[Di
                     instance_id=operation.instance_id,
                     operation_id=operation.operation_id,
                 )
-        after = page[-1].operation_id
+        after = work_place(page[-1])
 
 
 async def _unknown(parts: AdminParts, ref: ProviderRef, recovery: Recovery) -> AsyncIterator[Difference]:

@@ -31,6 +31,7 @@ from purveyor_server.lifecycle.contract import ITSELF
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.lifecycle.remains import given_up
 from purveyor_server.store.contract import SYSTEM, Amend, Job, Page, Writes
+from purveyor_server.store.operating import work_place
 
 _log = structlog.get_logger(__name__)
 MAX_GRAPH = 500  # operations that are looked at for one that waits
@@ -58,7 +59,7 @@ async def look(parts: AdminParts, after: str, limit: int, since: datetime, bound
         rule = await _one(parts, operation, freezes, since, bounds)
         if rule is not None:
             stuck[rule] += 1
-    return Looked(page[-1].operation_id if len(page) == limit else "", stuck)
+    return Looked(work_place(page[-1]) if len(page) == limit else "", stuck)
 
 
 async def _one(

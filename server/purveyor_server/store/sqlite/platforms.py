@@ -13,7 +13,7 @@ import msgspec
 
 from purveyor_server.domain.audit import AuditRecord
 from purveyor_server.domain.model import Instance
-from purveyor_server.domain.platforms import InventoryReport, Placed, Verdict, healed, orphaned
+from purveyor_server.domain.platforms import InventoryReport, Placed, Verdict, check_newer, healed, orphaned
 from purveyor_server.domain.states import InstanceState
 from purveyor_server.store.platforms import PlatformOrphan
 from purveyor_server.store.sqlite import rows
@@ -30,8 +30,10 @@ def take_inventory(transaction: Transaction, verdict: Verdict, record: AuditReco
     """Do what it changes and keep its report."""
     report = verdict.report
     row = transaction.connection.execute(_LAST, (report.tenant, report.owner)).fetchone()
-    if row is not None and (kept := decode(row[0])).snapshot_id == report.snapshot_id:
+    kept = None if row is None else decode(row[0])
+    if kept is not None and kept.snapshot_id == report.snapshot_id:
         return kept
+    check_newer(report.taken_at, kept)
     _mark(transaction, verdict.orphaned, report.owner, False, orphaned)
     _mark(transaction, verdict.healed, report.owner, True, healed)
     for uid in verdict.missing:

@@ -219,7 +219,8 @@ class SqliteReads(CatalogReads, CampaignReading, SightingTables):
         return int((await self._readers.rows(_EARLIEST))[0][0])
 
     async def every_unfinished(self, page: Page) -> tuple[Operation, ...]:
-        return await self._decoded(rows.decode_operation, _EVERY_UNFINISHED, (page.after, page.limit))
+        after = page.after.partition("/")
+        return await self._decoded(rows.decode_operation, _EVERY_UNFINISHED, (after[0], after[2], page.limit))
 
     async def every_instance(self, page: Page) -> tuple[Instance, ...]:
         return await self._decoded(rows.decode_instance, _EVERY_INSTANCE, (page.after, page.limit))

@@ -90,7 +90,7 @@ WHERE o.backlog = 0 AND o.waiting = 'HELD' AND (
 
 -- name: every_unfinished
 SELECT body FROM operations INDEXED BY operations_unfinished
-WHERE backlog > 0 AND operation_id > ? ORDER BY operation_id LIMIT ?;
+WHERE backlog > 0 AND (instance_uid, operation_id) > (?, ?) ORDER BY instance_uid, operation_id LIMIT ?;
 
 -- name: every_instance
 SELECT body FROM instances WHERE uid > ? AND state <> 'DELETED' ORDER BY uid LIMIT ?;

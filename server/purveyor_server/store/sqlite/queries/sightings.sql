@@ -28,7 +28,8 @@ WHERE provider = ? AND sweep < ? AND state IN ('SEEN', 'CONFIRMED', 'QUARANTINED
 
 -- name: forget
 DELETE FROM sightings WHERE seq IN (
-    SELECT seq FROM sightings WHERE state IN ('REAPED', 'GONE', 'ADOPTED') AND last_seen < ? LIMIT ?);
+    SELECT seq FROM sightings INDEXED BY sightings_ended
+    WHERE state IN ('REAPED', 'GONE', 'ADOPTED') AND last_seen < ? LIMIT ?);
 
 -- name: counts
 SELECT provider, state, count(*) FROM sightings GROUP BY provider, state;

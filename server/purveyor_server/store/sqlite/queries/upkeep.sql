@@ -40,8 +40,13 @@ ORDER BY deleted_at LIMIT ?;
 -- name: delete_binding
 DELETE FROM bindings WHERE uid = ? AND state = 'DELETED';
 
+-- One that was purged while it was adopted, protected or left alone stays: what it left behind would be an orphan like any other.
 -- name: gone_instances
 SELECT uid FROM instances AS i WHERE state = 'DELETED' AND deleted_at < ?
+    AND NOT (coalesce(json_array_length(CAST(body AS TEXT), '$.cleanup_required'), 0) > 0 AND (
+        coalesce(json_extract(CAST(body AS TEXT), '$.adopted'), 0)
+        OR coalesce(json_extract(CAST(body AS TEXT), '$.deletion_protected'), 0)
+        OR json_extract(CAST(body AS TEXT), '$.reconcile_paused') IS NOT NULL))
     AND NOT EXISTS (SELECT 1 FROM operations AS o WHERE o.instance_uid = i.uid)
     AND NOT EXISTS (SELECT 1 FROM bindings AS b WHERE b.instance_uid = i.uid AND b.state <> 'DELETED')
     AND NOT EXISTS (SELECT 1 FROM bindings AS b WHERE b.instance_uid = i.uid AND b.state = 'DELETED')
