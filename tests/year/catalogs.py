@@ -42,7 +42,7 @@ def plan(plan_id: str, **changes: Any) -> Plan:
         "settings": {"plan": plan_id},
         "plan_updateable": True,
         "schemas": PlanSchemas(instance_create=SIZE, instance_update=SIZE),
-        "limits": PlanLimits(operation=timedelta(minutes=30)),
+        "limits": PlanLimits(operation=timedelta(minutes=5)),
     }
     return Plan(**(fields | changes))
 

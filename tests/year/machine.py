@@ -36,6 +36,7 @@ CALLS = [
 ]
 
 
+INSTANCES = st.sampled_from(["a", "b", "c"])
 NUMBERS = st.integers(1, 6)
 CHOICES = st.integers(0, 99)
 PAUSES = st.sampled_from([0.0, 1.0, 3.0, 20.0, 60.0, 600.0, DAY])
@@ -45,7 +46,7 @@ TROUBLES: st.SearchStrategy[Action] = st.one_of(
     st.builds(actions.Crash, rounded(0.1, 300.0)),
     st.builds(actions.Crash, rounded(300.0, 2 * DAY)),
     st.builds(actions.CutAtCommit, st.integers(1, 6)),
-    st.builds(actions.Outage, rounded(1.0, 3600.0)),
+    st.builds(actions.Outage, st.one_of(rounded(1.0, 60.0), rounded(60.0, 900.0))),
     st.builds(actions.Litter, st.sampled_from(["space", "login"]), st.booleans()),
     st.builds(actions.Stranger, st.sampled_from(["space", "login"]), st.booleans()),
     st.builds(actions.Tamper, st.sampled_from(["a", "b", "c"]), st.sampled_from(sorted(Harm))),
@@ -121,6 +122,14 @@ class Year(RuleBasedStateMachine):
     @rule(choice=CHOICES, number=NUMBERS, after=PAUSES)
     def call_c(self, choice: int, number: int, after: float) -> None:
         self._call("c", choice, number, after)
+
+    @rule(instance=INSTANCES, trouble=TROUBLES, choices=st.tuples(CHOICES, CHOICES), number=NUMBERS, after=PAUSES)
+    def race(self, instance: str, trouble: Action, choices: tuple[int, int], number: int, after: float) -> None:
+        """Two callers at once, while something goes wrong."""
+        self._do(trouble)
+        for choice in choices:
+            self._do(suited(self.told.teller.ledger, instance, choice, number))
+        self._do(actions.Wait(after or 0.5))
 
     def _call(self, instance: str, choice: int, number: int, after: float) -> None:
         """A caller does something that makes sense, mostly, and waits for a while."""

@@ -55,7 +55,8 @@ class Strangers:
         """Harm the space of a live instance."""
         for uid, resource in self._ledger.resources.items():
             name = f"pv_space_{uid.replace('-', '')}"
-            if resource.instance_id != instance or not resource.made or name not in self._backend.things:
+            live = resource.instance_id == instance and resource.made and not resource.gone
+            if not live or name not in self._backend.things:
                 continue
             resource.harmed = True
             self.harmed.add(uid)

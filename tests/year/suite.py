@@ -22,7 +22,7 @@ from tests.year.shrinking import shortest
 from tests.year.teller import Figures
 from tests.year.telling import tell
 
-STEPS = 25  # at most, of one story: each is an action, often with a pause behind it
+STEPS = 18  # at most, of one story: each is an action, often with a pause behind it
 
 
 class Options(NamedTuple):

@@ -33,7 +33,7 @@ TENANT = "acme"
 PATIENCE = 30 * DAY  # seconds in which everything has to end, once nothing stands in its way
 HOUR = 3600.0
 MOMENTS = 20
-PARTS = 5  # of the quiet time, after each of which an operator looks after alarms
+PARTS = 10  # of the quiet time; after each, operators look after alarms, and applications use what they have
 DRIFT_TOLD = 25 * DAY  # seconds after which two looks have been taken at every instance
 
 
@@ -299,6 +299,8 @@ class Teller:
         for _ in range(PARTS):
             await self.house.live(quiet / PARTS)
             await self.react()
+            await self.look()
+            self.judge.use_everything()
         await self._quiet()
         await self.do(actions.Use())
         await self.operator.check_campaigns(self.judge)
