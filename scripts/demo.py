@@ -316,7 +316,7 @@ async def unbind(client: purveyor.Client, bound: purveyor.ActiveBinding, session
         claim(f"the old credentials are refused: {type(refused).__name__}", refused.sqlstate)
     try:
         await session.fetchval("SELECT 1", timeout=QUERY_SECONDS)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         claim("the session that was still open was ended", True)
     else:
         raise ClaimError("the open session of the old binding goes on")

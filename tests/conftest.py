@@ -27,6 +27,26 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 pytest_plugins = ["purveyor_server.providers.testing.plugin"]  # prints the table provider x topic
 
 
+# The files that take longest come first: begun last, one of them would keep one worker busy while the others are done.
+LONGEST = (
+    "recovery/test_crash.py",
+    "acceptance/test_campaigns.py",
+    "provider_contract/test_moving.py",
+    "acceptance/test_matrix.py",
+    "acceptance/test_leases.py",
+    "clients/test_end_to_end.py",
+    "fuzz/test_fuzz.py",
+    "year/test_year.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the longest files to the front; everything else stays in its order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(autouse=True)
 def folder_kept() -> Iterator[None]:
     """Processes of later tests start in this folder: a test that leaves another one fails itself."""

@@ -26,6 +26,9 @@ from purveyor_server.providers.postgresql.cluster import ADMIN, SUPERUSER, State
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
 
 TIMEOUT = 30.0
+# What a session raises that the server has ended. The third when the server's last words come between two of our own calls:
+# asyncpg takes them for an operation in progress.
+SESSION_ENDED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 LISTINGS = {

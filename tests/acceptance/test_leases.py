@@ -19,7 +19,7 @@ import pytest
 import purveyor
 from purveyor.values import Binding, EventKind
 from tests.acceptance.house import SETTINGS, nothing_left
-from tests.postgres_server import TestServer, postgres  # noqa: F401 - a fixture
+from tests.postgres_server import SESSION_ENDED, TestServer, postgres  # noqa: F401 - a fixture
 from tests.unit.app_process import Process, Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
@@ -115,7 +115,7 @@ async def ended(connection: asyncpg.Connection[Any]) -> bool:
     """Whether the server has ended the session."""
     try:
         await connection.fetchval("SELECT 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except SESSION_ENDED:
         connection.terminate()
         return True
     return False

@@ -16,13 +16,13 @@ import pytest_asyncio
 import purveyor
 from purveyor_server.domain.names import outside_name
 from tests.acceptance.house import LEFT, SETTINGS, TENANT, catalog_of
-from tests.postgres_server import TestServer, make_root, postgres  # noqa: F401 - a fixture
+from tests.postgres_server import SESSION_ENDED, TestServer, make_root, postgres  # noqa: F401 - a fixture
 from tests.provider_contract.estate import PORTS, UIDS
 from tests.unit.app_process import Process, Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
 OWN = "{id: own, name: own, description: A server of its own., provider: main, settings: {kind: dedicated, connection_limit: 9}}"
-LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+LOST = SESSION_ENDED
 
 
 def catalog_with_servers(server: TestServer, places: Path) -> str:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from purveyor_server.domain.names import outside_name
 from purveyor_server.domain.states import Drift, Make, Verb
 from purveyor_server.providers.contract import Owned, Permanent, RightsMissing, Work, WorkSettings
+from tests.postgres_server import SESSION_ENDED
 from tests.provider_contract.shop import SCHEMA_PLAN, Shop
 
 pytestmark = pytest.mark.postgres
@@ -103,7 +104,7 @@ async def test_what_was_there_serves_its_bindings_with_every_row(crm: Crm) -> No
 
     done = await shop.run(work)
 
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+    with pytest.raises(SESSION_ENDED):
         await old.fetchval("SELECT 1")
     assert done["adopted"]["database"] == outside_name("db", work.instance_uid)
     _, credentials = await shop.bind(work.instance_uid)
@@ -262,7 +263,7 @@ async def test_a_session_that_writes_until_the_end_loses_nothing_that_was_acknow
         while True:
             try:
                 await session.execute("INSERT INTO app.customers (name) VALUES ('late')")
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except SESSION_ENDED:
                 return
             acknowledged += 1
 

@@ -13,6 +13,7 @@ from purveyor_server.domain.states import Make, Verb
 from purveyor_server.kit.secret import Secret
 from purveyor_server.providers.contract import BindingWork, Permanent
 from purveyor_server.providers.postgresql.scram import make_verifier
+from tests.postgres_server import SESSION_ENDED
 from tests.provider_contract.shop import Shop, until
 
 pytestmark = pytest.mark.postgres
@@ -66,7 +67,7 @@ async def test_unbind_cuts_a_session_in_mid_transaction(shop: Shop) -> None:
 
     await shop.unbind(uid, first.uid)
 
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+    with pytest.raises(SESSION_ENDED):
         await session.execute("INSERT INTO ledger VALUES (3)")
     with pytest.raises(asyncpg.InvalidPasswordError):
         await shop.server.login(one)

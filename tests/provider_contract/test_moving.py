@@ -16,7 +16,7 @@ from purveyor_server.domain.names import outside_name
 from purveyor_server.domain.states import Drift, Make, Verb
 from purveyor_server.providers.contract import BindingWork, Done, NotYet, Permanent, Work, WorkSettings
 from purveyor_server.providers.postgresql.plans import moves
-from tests.postgres_server import TestServer
+from tests.postgres_server import SESSION_ENDED, TestServer
 from tests.provider_contract.estate import DEDICATED_PLAN, Estate, estate
 from tests.provider_contract.shop import PLAN, SCHEMA_PLAN, FakeContext, until
 
@@ -309,7 +309,7 @@ async def _write(shop: Estate, credentials: dict[str, Json], acknowledged: list[
                 await session.execute(f"INSERT INTO orders (id) VALUES ({number})")
                 acknowledged.append(number)
                 number += 1
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        except SESSION_ENDED:
             number += 1
         finally:
             session.terminate()

@@ -263,7 +263,7 @@ class Run:
         for session in self.sessions:
             try:
                 await session.fetchval("SELECT 1", timeout=LOGIN_SECONDS)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
                 continue
             self.report(Kind.LEFT_BEHIND, "a session of a binding that is gone still works")
         try:
