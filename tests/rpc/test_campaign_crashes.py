@@ -172,6 +172,22 @@ async def test_what_was_begun_before_a_crash_waits_for_a_thaw(
     assert await updates(broker) == {"i0": 1, "i1": 1}
 
 
+async def test_what_was_begun_before_a_pause_is_left_alone(
+    broker: Whole, client: purveyor.Client, admin: AdminClient
+) -> None:
+    """An operator's hand upon it between the turn that was written down and the update: the rule holds in the command."""
+    await provisioned(client, 1)
+    begun = await admin.create_campaign("svc", "small", "soon", to_plan_id="big")
+    with pytest.raises(Killed):
+        await driven(
+            loop_of(broker, update=Deaths(1, after=False).wrap(broker.use_cases.update)), broker, begun.campaign_id
+        )
+    await admin.pause("t", "i0", "an experiment")
+    await driven(loop_of(broker), broker, begun.campaign_id)
+    (item,) = [item async for item in admin.campaign_items(begun.campaign_id)]
+    assert (item.state, item.code, await updates(broker)) == ("SKIPPED", "LEFT_ALONE", {})
+
+
 def held(broker: Whole) -> HeldPiece:
     assert isinstance(broker.provider, Movable)
     return broker.provider.held

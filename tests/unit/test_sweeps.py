@@ -418,6 +418,7 @@ async def test_the_loop_leaves_out_who_cannot_list_for_a_while(bench: Rig) -> No
     await bench.later(timedelta(hours=1))
     await bench.loop.once()
     assert (await bench.store.inventories())[0].complete
+    assert await bench.loop.once() == REAP.every.total_seconds()  # else it were due for ever, before everybody else
 
 
 async def test_metrics_tell_orphans_by_state_and_stopped_sweeps(bench: Rig) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from purveyor_server.domain.model import Instance
 
+AUTOMATION = "AUTOMATION"  # the precondition that a refusal for its sake names
+
 
 def why_left_alone(instance: Instance) -> str:
     """Why no loop may change it (rotate, upgrade, move, repair, delete), "" when one may."""

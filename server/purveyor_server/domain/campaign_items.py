@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from purveyor_server.domain.automation import why_left_alone
+from purveyor_server.domain.automation import AUTOMATION, why_left_alone
 from purveyor_server.domain.campaigns import MAX_PROBLEM, Aim, Item, ItemState
 from purveyor_server.domain.errors import PurveyorError, Reason
 from purveyor_server.domain.model import Instance, Operation
@@ -80,6 +80,8 @@ def judge(aim: Aim, to_version: str, instance: Instance | None, uid: str) -> Ver
 
 def refused(failure: PurveyorError) -> Verdict:
     """The verdict on an instance whose update was refused."""
+    if any(precondition.kind == AUTOMATION for precondition in failure.preconditions):
+        return Verdict(ItemState.SKIPPED, LEFT_ALONE, failure.message[:MAX_PROBLEM])
     state = ItemState.PENDING if failure.reason in POSTPONING else ItemState.FAILED
     return Verdict(state, str(failure.reason), failure.message[:MAX_PROBLEM])
 

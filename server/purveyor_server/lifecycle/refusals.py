@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from purveyor_server.domain.automation import AUTOMATION
 from purveyor_server.domain.conflicts import Ruling
 from purveyor_server.domain.errors import (
     Precondition,
@@ -160,7 +161,7 @@ def left_alone(instance_id: str, why: str) -> PurveyorError:
         text,
         metadata={"instance_id": instance_id},
         resource=Resource("instance", instance_id),
-        preconditions=(Precondition("AUTOMATION", f"instance/{instance_id}", text),),
+        preconditions=(Precondition(AUTOMATION, f"instance/{instance_id}", text),),
     )
 
 

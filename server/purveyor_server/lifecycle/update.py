@@ -11,6 +11,7 @@ from functools import partial
 
 import msgspec
 
+from purveyor_server.domain.automation import why_left_alone
 from purveyor_server.domain.catalog import Offer
 from purveyor_server.domain.conflicts import Ask, Row, Ruling, row_of, rule
 from purveyor_server.domain.errors import Precondition, PurveyorError, Reason, invalid
@@ -22,14 +23,14 @@ from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, OperationState, Verb
 from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_etag, check_update
-from purveyor_server.lifecycle.contract import Caller, Outcome, Update
+from purveyor_server.lifecycle.contract import ITSELF, Caller, Outcome, Update
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.lifecycle.making import Order, begin, finished
 from purveyor_server.lifecycle.plans import KnownPlan, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.provision import check_maintenance, settings_of
-from purveyor_server.lifecycle.refusals import check_capacity, refusal
+from purveyor_server.lifecycle.refusals import check_capacity, left_alone, refusal
 from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
 from purveyor_server.lifecycle.veiling import Veiled, merged, stored_clear, veil
 from purveyor_server.providers.contract import Ability
@@ -62,6 +63,7 @@ class UpdateAsk(msgspec.Struct, frozen=True, kw_only=True):
     request: Update
     order: Order
     settings: LifecycleSettings
+    itself: bool = False
     seen: KnownPlan | None = None
     seen_uid: str = ""  # of the instance for which `veiled` is
     veiled: Veiled = Veiled({})  # what was sent, without nulls
@@ -88,7 +90,8 @@ async def update(parts: Parts, caller: Caller, request: Update) -> Outcome:
         principal=caller.subject,
         request=request_key(parts, caller, Action.UPDATE, request),
     )
-    blank = ready = UpdateAsk(request=request, order=order, settings=parts.settings)
+    itself = caller.principal == ITSELF.principal
+    blank = ready = UpdateAsk(request=request, order=order, settings=parts.settings, itself=itself)
 
     async def prepare() -> Accept:
         nonlocal ready
@@ -214,6 +217,8 @@ def decide_update(situation: Situation, ask: UpdateAsk) -> Decision:
         return Decision(operation=_running(situation), instance=instance, replayed=True)
     if ruling is not Ruling.ACCEPT:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings)
+    if ask.itself and (why := why_left_alone(instance)):
+        raise left_alone(request.instance_id, why)
     if ask.seen is None or ask.seen.snapshot.digest != base_of(instance).plan:
         raise unprepared()
     if ask.veiled.columns and ask.seen_uid != instance.uid:

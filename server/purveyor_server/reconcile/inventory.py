@@ -59,7 +59,7 @@ class InventoryLoop:
         try:
             async with aclosing(sweeping) as told:  # type: ignore[type-var] # a generator behind an iterator's type
                 async for _ in told:
-                    pass
+                    self._unable.pop(name, None)  # it is able now
         except PurveyorError as refusal:
             if refusal.reason is not Reason.WRONG_STATE:
                 raise
