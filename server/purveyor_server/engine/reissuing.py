@@ -15,6 +15,7 @@ from purveyor_server.domain.model import Binding, Operation
 from purveyor_server.domain.principal import BROKER
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import BindingState, Verb, Waiting
+from purveyor_server.engine.following import following
 from purveyor_server.kit.ids import new_id
 from purveyor_server.store.contract import Job
 
@@ -22,7 +23,7 @@ from purveyor_server.store.contract import Job
 def begun(job: Job, update: Operation) -> tuple[tuple[Binding, ...], tuple[Operation, ...]]:
     """The active bindings of the updated instance, and the REISSUE of each, children of the update."""
     active = [binding for binding in job.bindings if binding.state is BindingState.ACTIVE]
-    operations = tuple(_first(job, update, binding) for binding in active)
+    operations = tuple(following(job, update, binding, Verb.REISSUE) for binding in active)
     bindings = tuple(
         touch(binding, job.now, last_operation=operation.operation_id)
         for binding, operation in zip(active, operations, strict=True)
@@ -54,33 +55,6 @@ def next_try(job: Job, failed: Operation, delay: timedelta) -> Operation:
         past_pivot=True,
         parent=failed.parent,
         generation=failed.generation + 1,
-        created_at=job.now,
-        version=1,
-    )
-
-
-def _first(job: Job, update: Operation, binding: Binding) -> Operation:
-    others = tuple(other.operation_id for other in job.siblings if other.binding_uid == binding.uid)
-    return Operation(
-        operation_id=new_id(),
-        tenant=binding.tenant,
-        verb=Verb.REISSUE,
-        instance_id=binding.instance_id,
-        instance_uid=binding.instance_uid,
-        binding_id=binding.binding_id,
-        binding_uid=binding.uid,
-        want=update.want,
-        provider=update.provider,
-        contract=update.contract,
-        principal=BROKER.subject,
-        marked_revision=job.head,
-        due_at=None if others else job.now,
-        waiting=Waiting.BLOCKED if others else Waiting.NONE,
-        blocked_by=others,
-        budget=update.budget,
-        deadline=None if others else job.now + timedelta(seconds=update.budget),
-        past_pivot=True,
-        parent=update.operation_id,
         created_at=job.now,
         version=1,
     )

@@ -10,10 +10,9 @@ from datetime import timedelta
 
 from purveyor_server.domain.leases import earlier
 from purveyor_server.domain.model import Binding, ExpiryChange, Json, Operation
-from purveyor_server.domain.principal import BROKER
 from purveyor_server.domain.records import touch
-from purveyor_server.domain.states import BindingState, Verb, Waiting
-from purveyor_server.kit.ids import new_id
+from purveyor_server.domain.states import BindingState, Verb
+from purveyor_server.engine.following import following
 from purveyor_server.store.contract import Job
 
 AGAIN = timedelta(minutes=10)  # how soon a rotation of the broker's own that failed is tried again, at the earliest
@@ -38,7 +37,8 @@ def retired(job: Job, operation: Operation) -> tuple[tuple[Binding, ...], tuple[
     changes["successor_binding_id"] = operation.binding_id
     if end == old.expires_at or not succession.enforced:
         return (touch(old, job.now, **changes),), ()
-    follow = _follow(job, operation, old, ExpiryChange(end, end))
+    # The broker's own: its undo keeps the earlier end.
+    follow = following(job, operation, old, Verb.RENEW, expiry=ExpiryChange(end, end))
     return (touch(old, job.now, last_operation=follow.operation_id, **changes),), (follow,)
 
 
@@ -56,32 +56,3 @@ def _predecessor(job: Job, operation: Operation) -> Binding | None:
         return None
     uid = operation.succession.predecessor_uid
     return next((binding for binding in job.bindings if binding.uid == uid), None)
-
-
-def _follow(job: Job, operation: Operation, old: Binding, expiry: ExpiryChange) -> Operation:
-    """The RENEW after whatever else is at work on the predecessor; the broker's own, so its undo keeps the earlier end."""
-    others = tuple(other.operation_id for other in job.siblings if other.binding_uid == old.uid)
-    return Operation(
-        operation_id=new_id(),
-        tenant=old.tenant,
-        verb=Verb.RENEW,
-        instance_id=old.instance_id,
-        instance_uid=old.instance_uid,
-        binding_id=old.binding_id,
-        binding_uid=old.uid,
-        want=operation.want,
-        provider=operation.provider,
-        contract=operation.contract,
-        principal=BROKER.subject,
-        expiry=expiry,
-        marked_revision=job.head,
-        due_at=None if others else job.now,
-        waiting=Waiting.BLOCKED if others else Waiting.NONE,
-        blocked_by=others,
-        budget=operation.budget,
-        rollback_budget=operation.rollback_budget,
-        deadline=None if others else job.now + timedelta(seconds=operation.budget),
-        parent=operation.operation_id,
-        created_at=job.now,
-        version=1,
-    )
