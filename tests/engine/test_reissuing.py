@@ -12,14 +12,14 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from purveyor_server.domain.model import Binding, EventKind, Failure, Operation
-from purveyor_server.domain.states import BindingState, InstanceState, OperationState, Verb, Waiting
-from purveyor_server.engine.outcomes import finish
+from purveyor_server.domain.model import Binding, CleanupStep, EventKind, Failure, Operation
+from purveyor_server.domain.states import BindingState, InstanceState, Make, OperationState, Verb, Waiting
+from purveyor_server.engine.outcomes import Ending, cleanup_of, finish
 from purveyor_server.engine.transitions import stops_for_cancel
 from purveyor_server.lifecycle.making import stop
 from purveyor_server.lifecycle.remains import given_up
 from purveyor_server.providers.contract import Credentials, NotYet, Permanent, Retryable
-from purveyor_server.store.contract import SYSTEM, Amend, Job, Writes
+from purveyor_server.store.contract import SYSTEM, Accept, Amend, Decision, Job, Situation, Writes
 from purveyor_server.store.sqlite.rows import decode_binding
 from tests.engine.bench import SETTINGS, Bench
 from tests.fakes.provider import ScriptedProvider
@@ -166,6 +166,29 @@ async def test_an_unbind_takes_over_at_any_moment(bench: Bench) -> None:
     ended = await bench.operation(latest.operation_id)
     assert ended.done
     assert [o.state for o in reissues(bench) if o.generation > latest.generation] == [], "no try follows"
+
+
+async def test_what_would_put_a_renewal_back_ends_with_it(bench: Bench) -> None:
+    """It would look for the old place for ever, and no update of the instance would be accepted meanwhile."""
+    gate = asyncio.Event()
+    bench.world.plant("login.ensure", gate)
+    operation = await begun(bench, "b1")
+    ending = Ending(
+        state=OperationState.FAILED,
+        left=(CleanupStep("login", Make.ENSURE),),
+        cleanup_delay=timedelta(hours=1),
+    )
+    cleanup = cleanup_of(replace(operation, verb=Verb.RENEW), bench.clock.now(), ending)
+
+    def decide(_: Situation) -> Decision:
+        return Decision(Writes(operations=(cleanup,)))
+
+    await bench.store.accept(Accept(SYSTEM, operation.tenant, operation.instance_id, decide))
+    gate.set()
+
+    assert (await bench.ended(operation)).state is OperationState.SUCCEEDED
+    over = await bench.operation(cleanup.operation_id)
+    assert (over.state, over.taken_over_by) == (OperationState.CANCELLED, operation.operation_id)
 
 
 async def test_a_broker_that_dies_goes_on(bench: Bench) -> None:

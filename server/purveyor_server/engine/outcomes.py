@@ -130,8 +130,10 @@ def dependents(job: Job, operation: Operation) -> tuple[Operation, ...]:
 
 
 def _superseded(job: Job, operation: Operation) -> tuple[Operation, ...]:
-    """A finished removal has removed what clean-ups of the same thing were after."""
-    if operation.verb not in {Verb.DEPROVISION, Verb.UNBIND} or operation.state is not OperationState.SUCCEEDED:
+    """A finished removal has removed what clean-ups of the same thing were after. A finished REISSUE has made the access of an
+    active binding as it is to be: what would put a renewal back has nothing to do, or nowhere to do it, after a move."""
+    superseding = {Verb.DEPROVISION, Verb.UNBIND} | ({Verb.REISSUE} if _is_active(job) else set())
+    if operation.verb not in superseding or operation.state is not OperationState.SUCCEEDED:
         return ()
     failure = Failure(reason=Reason.TAKEN_OVER, message=f"done by operation {operation.operation_id}")
     return tuple(
@@ -145,6 +147,10 @@ def _superseded(job: Job, operation: Operation) -> tuple[Operation, ...]:
         if other.verb is Verb.CLEANUP
         and (operation.verb is Verb.DEPROVISION or other.binding_uid == operation.binding_uid)
     )
+
+
+def _is_active(job: Job) -> bool:
+    return job.binding is not None and job.binding.state is BindingState.ACTIVE
 
 
 def cleanup_of(operation: Operation, now: datetime, ending: Ending) -> Operation:
