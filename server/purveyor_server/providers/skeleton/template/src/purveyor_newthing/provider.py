@@ -44,7 +44,8 @@ class NewthingProvider:
 
     # Raise the number when steps get other names or meanings: what is under way then waits for an operator.
     contract = "newthing/1"
-    # REPLACE: leave out what your backend cannot do; the suite says what it then does not test.
+    # REPLACE: leave out what your backend cannot do, add what it can (quarantine, reclaim, adopt: `providers.abilities`
+    # of the server); the suite says what it does not test.
     abilities = frozenset(
         {Ability.BIND, Ability.UPDATE, Ability.EXPIRY, Ability.OBSERVE, Ability.LIST_OWNED},
     )
