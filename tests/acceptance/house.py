@@ -89,7 +89,12 @@ services:
         settings: *settings
         schemas: *schemas
         limits: {{rollback: 500ms}}
-      - {{id: unchecked, name: unchecked, description: No schemas., provider: main, settings: *settings}}
+      - id: unchecked
+        name: unchecked
+        description: No schemas.
+        provider: main
+        settings: *settings
+        binding_rotatable: true
       - {{id: unbound, name: unbound, description: Not bindable., provider: main, settings: *settings, bindable: false}}
       - {{id: fixed, name: fixed, description: Stays., provider: main, settings: *settings, plan_updateable: false}}
   - id: s2

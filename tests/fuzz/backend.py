@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from purveyor.v1 import broker_service_pb2_grpc, operation_pb2
+from purveyor.v1 import admin_service_pb2_grpc, adopt_pb2, broker_service_pb2_grpc, drift_pb2, operation_pb2
 from purveyor.v1.error_reason_pb2 import ERROR_REASON_INTERNAL
 from tests.acceptance.house import request, span
 from tests.fuzz.strings import NASTY, ORDINARY, texts, values
@@ -38,6 +40,9 @@ class Life(NamedTuple):
     binding: dict[str, Any]
     labels: dict[str, str]
     context: dict[str, Any]
+    successor: str
+    reason: str
+    source: dict[str, Any]  # of an adoption
 
 
 _EXTENSIONS = st.lists(st.one_of(texts(200), ORDINARY), max_size=3)
@@ -53,6 +58,12 @@ LIVES = st.builds(
     st.one_of(st.dictionaries(texts(60), values(), max_size=2), st.fixed_dictionaries({"connection_limit": values()})),
     st.dictionaries(texts(40), texts(200), max_size=2),
     st.dictionaries(texts(40), values(), max_size=2),
+    st.one_of(st.just(""), st.from_regex(r"[A-Za-z0-9._~-]{1,40}", fullmatch=True), texts(100)),
+    st.one_of(st.just("a trial"), texts(400)),
+    st.one_of(
+        st.fixed_dictionaries({"database": st.one_of(texts(80), st.sampled_from((CANARY, *NASTY)))}),
+        st.dictionaries(texts(40), values(), max_size=2),
+    ),
 )  # fmt: skip
 
 
@@ -99,34 +110,56 @@ class Canaries:
                     continue
 
 
-def live(channel: grpc.Channel, life: Life) -> list[str]:
-    """One life to its end; what was wrong with it."""
-    stub: Any = broker_service_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[arg-type] # the stub is typed for aio
-    named = {"instance_id": life.instance_id}
-    told = {"labels": life.labels, "context": life.context}
-    found: list[str] = []
+class Caller:
+    """Sends the calls of one life, and judges what is answered."""
 
-    def ask(method: str, **fields: Any) -> Any:
+    def __init__(self, channel: grpc.Channel, operators: grpc.Channel, instance_id: str) -> None:
+        self.found: list[str] = []
+        self._broker: Any = broker_service_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[arg-type] # typed for aio
+        self._admin: Any = admin_service_pb2_grpc.AdminServiceStub(operators)  # type: ignore[arg-type] # as above
+        self._named = {"tenant": TENANT, "instance_id": instance_id}
+
+    def ask(self, method: str, **fields: Any) -> Any:
+        """The answer to a caller, None when refused."""
+        message = request(method, wait=span(WAIT), **(self._named | fields))
+        return self._sent(method, getattr(self._broker, method), message)
+
+    def order(self, method: str, kind: Any, **fields: Any) -> Any:
+        """The answer to an operator, None when refused."""
+        message = json_format.ParseDict({**self._named, "wait": f"{WAIT}s", **fields}, kind())
+        return self._sent(method, getattr(self._admin, method), message)
+
+    def _sent(self, method: str, call: Any, message: Message) -> Any:
         try:
-            message = request(method, tenant=TENANT, wait=span(WAIT), **named, **fields)
-            answer = getattr(stub, method)(message, timeout=SECONDS)
+            answer = call(message, timeout=SECONDS)
         except grpc.RpcError as error:
             if error.code() not in REFUSED:
-                found.append(f"{method}: {error.code().name} {error.details()!r:.200}")
+                self.found.append(f"{method}: {error.code().name} {error.details()!r:.200}")
             return None
-        found.extend(_judged(method, answer.operation))
+        self.found.extend(_judged(method, answer.operation))
         return answer
 
+
+def live(channel: grpc.Channel, operators: grpc.Channel, life: Life) -> list[str]:
+    """One life to its end; what was wrong with it."""
+    caller = Caller(channel, operators, life.instance_id)
+    ask = caller.ask
+    told = {"labels": life.labels, "context": life.context}
     made = ask("Provision", service_id="s1", plan_id="unchecked", parameters=life.parameters, **told)
     if made is not None and made.instance.usable:
         ask("UpdateInstance", parameters=life.changed)
-        if ask("Bind", binding_id="app", parameters=life.binding) is not None:
-            ask("Unbind", binding_id="app", allow_missing=True)
+        if ask("Bind", binding_id="app", parameters=life.binding, ttl=span(600)) is not None:
+            ask("RenewBinding", binding_id="app", ttl=span(1200))
+            ask("RotateBinding", binding_id="app", successor_binding_id=life.successor)
+        caller.order("RepairInstance", drift_pb2.RepairInstanceRequest, reason=life.reason)
     if made is not None:
         gone = ask("Deprovision", allow_missing=True, cascade=True)
         if gone is not None and gone.operation.state != operation_pb2.Operation.STATE_SUCCEEDED:
-            found.append(f"Deprovision: {gone.operation.failure.user_message!r:.200}")
-    return found
+            caller.found.append(f"Deprovision: {gone.operation.failure.user_message!r:.200}")
+    adoption = {"service_id": "s1", "plan_id": "unchecked", "source": life.source, "reason": life.reason}
+    if caller.order("AdoptInstance", adopt_pb2.AdoptInstanceRequest, **adoption) is not None:
+        caller.found.append(f"AdoptInstance: took {life.source!r:.200}")
+    return caller.found
 
 
 def _judged(method: str, operation: operation_pb2.Operation) -> list[str]:

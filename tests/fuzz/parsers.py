@@ -6,24 +6,31 @@ Limit: pure functions; what the transport does to bytes before is tried over the
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from purveyor.addresses import resolve
+from purveyor.cli import inventories
 from purveyor.errors import InvalidRequestError
 from purveyor_server.config.catalog import parse_catalog
+from purveyor_server.config.catalog_models import MaintenanceEntry
 from purveyor_server.config.problems import ConfigError
 from purveyor_server.config.values import parse_address, parse_duration, parse_size
 from purveyor_server.domain import filters
+from purveyor_server.domain.catalogchanges import parse_policy
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.domain.model import EventKind
 from purveyor_server.domain.names import check_id, check_request_id, check_tenant
+from purveyor_server.domain.semver import precedence
 from purveyor_server.lifecycle.paging import Question, read_token, write_token
 from purveyor_server.lifecycle.places import Place, Places
+from purveyor_server.providers.postgresql.notes import read as read_note
 from purveyor_server.security import keytext
 from purveyor_server.security.identity.keysets import parse_key_set
 from purveyor_server.security.keytext import KeyFileError
@@ -34,7 +41,18 @@ from tests.fuzz.strings import texts
 KEY = b"k" * 32
 PHASES = (Phase.generate,)  # what is found is told, not made smaller
 QUESTION = Question("instances", "acme", "", "", show_deleted=False, store="store")
+ORPHANS = Question("orphans", "main", "", "SEEN", show_deleted=False, store="store")
 PLACES = Places(KEY, "store", Wanted("acme", EVERY_KIND, ""))
+
+
+def inventory_file(data: bytes) -> list[str]:
+    """The ids in a file of `purveyor inventory sync`: each one line, none empty."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        found = inventories._names(file.name)
+    assert all(name and name == name.strip() for name in found)
+    return found
 
 
 class Target(NamedTuple):
@@ -57,6 +75,19 @@ TARGETS = (
         (write_token(KEY, QUESTION, "01a212d3-51e0-7fc9-b8d4-fb22a67dd6a1"),),
         exact=True,
     ),
+    Target("filter of bindings", lambda text: filters.parse(text, filters.BINDINGS), (PurveyorError,), ('state = "ACTIVE"',)),
+    Target("filter of operations", lambda text: filters.parse(text, filters.OPERATIONS), (PurveyorError,), ('verb = "RENEW" AND state != "FAILED"',)),
+    Target(
+        "page token of orphans",
+        lambda text: read_token(KEY, ORPHANS, text),
+        (PurveyorError,),
+        (write_token(KEY, ORPHANS, "00000000000000000012"),),
+        exact=True,
+    ),
+    Target("policy for a plan in use", parse_policy, (PurveyorError,), ("s1/small=keep", "s1/small=migrate:big")),
+    Target("maintenance version", lambda text: precedence(MaintenanceEntry(version=text).version), (ValueError,), ("1.2.0", "1.0.0-rc.1+build.5")),
+    Target("note of a thing", read_note, (), ('purveyor:s:u:1 {"name": "crm", "limit": 17}',)),
+    Target("file of an inventory", inventory_file, (typer.BadParameter,), (b"orders\ncrm\n",), bytes=True),
     Target(
         "resume token",
         PLACES.read,

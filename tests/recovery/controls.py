@@ -13,6 +13,7 @@ from tests.recovery.lane import Lane
 from tests.recovery.proxy import Proxy
 from tests.recovery.run import CANCELLED, FAILED, Handle, Kind, Problem, Run
 from tests.recovery.scenarios import ASLEEP, IMPOSSIBLE, SMALL
+from tests.recovery.upkeep import Reap
 
 STEP_SECONDS = 30.0
 STATE_STEPS = 300
@@ -115,6 +116,20 @@ class Settle(Control):
             await lane.start_broker()
 
 
+class Reaped(Control):
+    """An instance is forgotten and its remains are reaped; the broker says so without asking the backend."""
+
+    name = "reaped"
+    off = "reap=off"
+
+    async def sequence(self, run: Run, off: str) -> None:
+        run.lane.broker.arm("")
+        scenario = Reap()
+        await scenario.prepare(run)
+        run.lane.broker.arm(off)
+        await scenario.act(run)
+
+
 async def _die(run: Run, plan: str, off: str) -> None:
     """Provision until the broker is killed by `plan`."""
     run.lane.broker.arm(",".join(filter(None, (plan, off))))
@@ -157,4 +172,4 @@ def _settles(status: OperationStatus) -> bool:
     return status.waiting is not None and status.waiting.reason == "SETTLING"
 
 
-ALL: tuple[type[Control], ...] = (Undo, Started, Settle)
+ALL: tuple[type[Control], ...] = (Undo, Started, Settle, Reaped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.recovery import scenarios
+from tests.recovery import scenarios, upkeep
 from tests.recovery.lane import COMMON_DATABASE, DEDICATED_PLAN, SCHEMA_PLAN, Lane
 from tests.recovery.run import FAILED, Json, Run
 from tests.recovery.scenarios import IMPOSSIBLE, WANTED, Phase, Scenario
@@ -172,5 +172,11 @@ OF_SCHEMAS: tuple[type[Scenario], ...] = (ProvisionSchema, RollbackSchema, Unbin
 OF_SERVERS: tuple[type[Scenario], ...] = (
     ProvisionDedicated, RollbackDedicated, TakeOverDedicated, UpdateDedicated, UnbindDedicated, DeprovisionDedicated,
 )  # fmt: skip
-ALL = (*scenarios.ALL, *OF_SCHEMAS, *OF_SERVERS)
-SHORT = (*scenarios.ALL, ProvisionSchema, DeprovisionDedicated)  # in `make test`: a server takes seconds to make
+ALL = (*scenarios.ALL, *upkeep.ALL, *OF_SCHEMAS, *OF_SERVERS)
+# In `make test`: each takes seconds, so of those that differ in little there is one.
+SHORT: tuple[type[Scenario], ...] = (
+    scenarios.Provision, scenarios.Update, scenarios.Unbind, scenarios.Deprovision, scenarios.RollbackProvision,
+    scenarios.CleanUp, scenarios.CancelUpdate, scenarios.TakeOverProvision, scenarios.RetryBind,
+    scenarios.FirstStart, scenarios.Resume, scenarios.Stop,
+    upkeep.Rotate, upkeep.Repair, upkeep.Reap, ProvisionSchema, DeprovisionDedicated,
+)  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from purveyor import Client
+from purveyor.admin import AdminClient
 from purveyor_server.domain.names import outside_name
 from purveyor_server.providers.postgresql.cluster import ADMIN, SUPERUSER, Folders, load_state
 from purveyor_server.providers.postgresql.embedded import EmbeddedServer
@@ -28,7 +29,9 @@ from tests.recovery.listings import Backend, Listing, Target, differences, files
 ACT_SECONDS = 60.0
 LATE_SECONDS = 2.0  # a point may lie after what the client waits for
 QUIET_SECONDS = 15.0  # at most so long until no session of a dead broker is left
-SERVICE, PLAN, SCHEMA_PLAN, DEDICATED_PLAN = "postgresql", "shared", "schema", "dedicated"
+SERVICE, PLAN, SCHEMA_PLAN, DEDICATED_PLAN, DELAYED_PLAN = "postgresql", "shared", "schema", "dedicated", "delayed"
+SERVICE_ID, PROVIDER = "0b1f3c52-7f0e-4d3a-9a57-3f6f4c1d2e99", "main"
+PLAN_ID, LARGE_PLAN_ID = "5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a99", "5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a96"
 PORTS, PORTS_OF_LANE = 17_000, 50  # of dedicated servers
 # Folders that a broker makes when it first looks for dedicated servers, and keeps.
 OF_EVERY_BROKER = frozenset(f"file {name}" for name in ("providers", "providers/main", "providers/main/dedicated"))
@@ -44,17 +47,18 @@ providers:
       dedicated: {{folder: {places}, port_low: {port_low}, port_high: {port_high}}}
       limits: {{lock_timeout_seconds: 30}}
 services:
-  - id: 0b1f3c52-7f0e-4d3a-9a57-3f6f4c1d2e99
+  - id: {service}
     name: postgresql
     description: Databases that are killed for.
     bindable: true
     plan_updateable: true
     plans:
-      - id: 5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a99
+      - id: {plan}
         name: shared
         description: One database.
         provider: main
-        settings:
+        binding_rotatable: true
+        settings: &shared
           {{kind: shared, connection_limit: 5, max_connection_limit: 20, extensions: [citext, pgcrypto, {extension}]}}
         schemas: &schemas
           service_instance:
@@ -63,6 +67,19 @@ services:
             update: *any
           service_binding:
             create: *any
+      - id: {large_plan}
+        name: large
+        description: One larger database.
+        provider: main
+        settings: {{kind: shared, connection_limit: 9, max_connection_limit: 20, extensions: [citext]}}
+        schemas: *schemas
+      - id: 5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a95
+        name: delayed
+        description: What fails stays for a while.
+        provider: main
+        settings: *shared
+        schemas: *schemas
+        cleanup: {{mode: delayed, delay: 300ms}}
       - id: 5d1f7c1e-3f2b-4c55-8f0f-6a0b9f4f7a98
         name: schema
         description: One schema.
@@ -88,6 +105,9 @@ format = "console"
 [engine]
 retry_first = "100ms"
 cleanup_retry_first = "1s"
+[reconcile]
+expiry = "200ms"
+campaigns = "200ms"
 """
 
 
@@ -144,7 +164,7 @@ class Lane:
         folders = Folders(self._keep, self.folder / "cluster")
         text = CATALOG.format(
             port=port, user=ADMIN, password=folders.password(ADMIN), extension=NO_SUCH_EXTENSION, places=self.places,
-            backups=self.backups, port_low=PORTS + self.number * PORTS_OF_LANE,
+            backups=self.backups, service=SERVICE_ID, plan=PLAN_ID, large_plan=LARGE_PLAN_ID, port_low=PORTS + self.number * PORTS_OF_LANE,
             port_high=PORTS + (self.number + 1) * PORTS_OF_LANE - 1,
         )  # fmt: skip
         catalog.write_text(text, encoding="utf-8")
@@ -193,6 +213,10 @@ class Lane:
             client = Client(self.broker.address, tenant=tenant, timeout=20.0, retry_for=10.0, outage_limit=30.0)
             self._clients[tenant] = client
         return self._clients[tenant]
+
+    def admin(self) -> AdminClient:
+        """An operator's client of the running broker."""
+        return AdminClient(f"unix:{self.data}/admin.sock", timeout=20.0, retry_for=10.0)
 
     async def connected(self, tenant: str) -> Client:
         """The same, opened."""

@@ -3,7 +3,7 @@
 Guarantee: every hit that a trace shows of a store command, a context call, an outside call or a settle is a target, the nth
 hit of a point apart from the first. Left out because they cannot differ from a target, or change nothing that a restart
 reads: a labelled command's point without its label (the same moment), the points around a whole piece (between the store
-command before and the outside call after them nothing happens), lease renewals and progress (void after a restart).
+command before and the outside call after them nothing happens), lease renewals and progress (void after a restart), and what the broker's loops note whenever they come by.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-BACKGROUND = re.compile(r"store\.(renew|progress|wake)|piece\.\w+\.(ensure|absent)")
+# A sweep, and a look at a backend, write what the next one writes as well.
+SWEEPS = "see|change_inventory|lose_sightings|forget_sightings|observe"
+BACKGROUND = re.compile(rf"store\.(renew|progress|wake|{SWEEPS})|piece\.\w+\.(ensure|absent)")
 FIRST_ONLY = ("store.claim", "store.retain")  # how often they are sent depends on when somebody wakes up
 MOMENTS = ("before", "during", "after")
 LABELLED_PARTS = 4  # store.<command>.<label>.<moment>

@@ -53,6 +53,7 @@ class Run:
         self.tenant = tenant or f"t-{tag}"
         self.instance_id = instance_id or f"i-{tag}"
         self.binding_id = f"b-{tag}"
+        self.successor_id = f"s-{tag}"
         self.plan = PLAN
         self.problems: list[Problem] = []
         self.expected: dict[str, frozenset[str]] = {}
@@ -103,21 +104,41 @@ class Run:
             lambda client, request: client.deprovision(self.instance_id, allow_missing=True, request_id=request),
         )  # fmt: skip
 
-    async def bind(self, parameters: Json | None = None, expected: frozenset[str] = SUCCEEDED) -> Handle:
+    async def bind(
+        self, parameters: Json | None = None, expected: frozenset[str] = SUCCEEDED, ttl: float | None = None
+    ) -> Handle:
         """Ask for the binding."""
         return await self.ask(
             "bind", expected,
             lambda client, request: client.bind(
-                self.instance_id, binding_id=self.binding_id, parameters=parameters or {}, request_id=request
+                self.instance_id, binding_id=self.binding_id, parameters=parameters or {}, ttl=ttl, request_id=request
             ),
         )  # fmt: skip
 
-    async def unbind(self, key: str = "unbind") -> Handle:
+    async def unbind(self, key: str = "unbind", binding_id: str = "") -> Handle:
         """Give the binding back."""
         return await self.ask(
             key, SUCCEEDED,
             lambda client, request: client.unbind(
-                self.instance_id, self.binding_id, allow_missing=True, request_id=request
+                self.instance_id, binding_id or self.binding_id, allow_missing=True, request_id=request
+            ),
+        )  # fmt: skip
+
+    async def renew(self, ttl: float, expected: frozenset[str] = SUCCEEDED) -> Handle:
+        """Move the end of the binding."""
+        return await self.ask(
+            "renew", expected,
+            lambda client, request: client.renew(
+                self.instance_id, self.binding_id, ttl=ttl, allow_shorter=True, request_id=request
+            ),
+        )  # fmt: skip
+
+    async def rotate(self, overlap: float) -> Handle:
+        """Ask for the successor of the binding."""
+        return await self.ask(
+            "rotate", SUCCEEDED,
+            lambda client, request: client.rotate(
+                self.instance_id, self.binding_id, successor_id=self.successor_id, overlap=overlap, request_id=request
             ),
         )  # fmt: skip
 
@@ -150,6 +171,16 @@ class Run:
         for key, operation in self.answered.items():
             if operation:
                 await self.end(await client.operation(operation), key)
+
+    async def end_own(self, verb: str) -> None:
+        """Wait for the end of what the broker does to the instance by itself; each must succeed."""
+        client = await self.client()
+        for status in [s async for s in client.operations(f'instance_id = "{self.instance_id}" AND verb = "{verb}"')]:
+            handle = await client.operation(status.operation_id)
+            async with asyncio.timeout(END_SECONDS):
+                async for _ in handle:
+                    pass
+            self.check(f"a {verb} of the broker", handle.status.state, "SUCCEEDED")
 
     async def end_clean_ups(self) -> None:
         """Wait until no clean-up of the instance is left, and nothing to clean up."""
@@ -206,9 +237,10 @@ class Run:
         uids = {status.instance_uid for status in own}
         if len(uids) > 1:
             self.report(Kind.DUPLICATED, f"{len(uids)} incarnations of {self.instance_id}: {sorted(uids)}")
-        bindings = {status.binding_uid for status in own if status.binding_uid}
-        if len(bindings) > 1:
-            self.report(Kind.DUPLICATED, f"{len(bindings)} incarnations of {self.binding_id}: {sorted(bindings)}")
+        for name in (self.binding_id, self.successor_id):
+            bindings = {status.binding_uid for status in own if status.binding_id == name}
+            if len(bindings) > 1:
+                self.report(Kind.DUPLICATED, f"{len(bindings)} incarnations of {name}: {sorted(bindings)}")
 
     async def check_backend(self) -> None:
         """What there is in the server is what the records say."""
@@ -226,10 +258,10 @@ class Run:
         except NotFoundError:
             return "DELETED"
 
-    async def binding_state(self) -> str:
+    async def binding_state(self, binding_id: str = "") -> str:
         """State of the binding; DELETED when there is none."""
         try:
-            return (await (await self.client()).binding(self.instance_id, self.binding_id)).state
+            return (await (await self.client()).binding(self.instance_id, binding_id or self.binding_id)).state
         except NotFoundError:
             return "DELETED"
 
@@ -240,17 +272,17 @@ class Run:
 
     # Using
 
-    async def log_in(self) -> Connection:
+    async def log_in(self, binding_id: str = "") -> Connection:
         """A session with the binding's credentials; it is closed when the run ends."""
-        secrets = await (await self.client()).credentials(self.instance_id, self.binding_id)
+        secrets = await (await self.client()).credentials(self.instance_id, binding_id or self.binding_id)
         session = await open_session(secrets.reveal())
         self.sessions.append(session)
         return session
 
-    async def check_usable(self) -> None:
+    async def check_usable(self, binding_id: str = "") -> None:
         """The binding's credentials let in, and SQL works."""
         try:
-            session = await self.log_in()
+            session = await self.log_in(binding_id)
             await session.execute("CREATE TABLE used (n int); INSERT INTO used VALUES (41)")
             answer = await session.fetchval("UPDATE used SET n = n + 1 RETURNING n")
             await session.execute("DROP TABLE used")

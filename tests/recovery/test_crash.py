@@ -1,4 +1,4 @@
-"""The short form of `make verify-crash`: one point of every scenario, and all planted faults.
+"""The short form of `make verify-crash`: one point of each kind of scenario, and all planted faults.
 
 Its numbers are printed; the seed changes which points are taken. The long form takes every point.
 """

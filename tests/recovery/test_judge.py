@@ -14,6 +14,7 @@ from tests.recovery.lane import Lane
 from tests.recovery.run import Kind, Run
 from tests.recovery.scenarios import SMALL
 from tests.recovery.suite import base_folder
+from tests.recovery.upkeep import Renew, Repair, Rotate
 
 pytestmark = [
     pytest.mark.crash,
@@ -103,6 +104,31 @@ async def test_a_second_thing_and_a_lost_one_are_told_apart(lane: Lane) -> None:
     assert {problem.kind for problem in before} <= {Kind.LEFT_BEHIND}  # what the tests before have planted
     assert any(p.kind is Kind.LOST and outside_name("grp", uid) in p.text for p in run.problems)
     assert any(p.kind is Kind.LEFT_BEHIND and "pv_grp_else" in p.text for p in run.problems)
+
+
+TAMPERED = {
+    "renew": (Renew, "ALTER ROLE {} VALID UNTIL 'infinity'", "the end of the binding in the server"),
+    "rotate": (Rotate, "ALTER ROLE {} VALID UNTIL 'infinity'", "the end of the predecessor in the server"),
+    "repair": (Repair, "ALTER ROLE {} NOLOGIN", "the binding does not work"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+async def test_what_a_broker_forgot_to_do_in_the_server_is_seen(lane: Lane, name: str) -> None:
+    kind, statement, said = TAMPERED[name]
+    run, scenario = Run(lane, f"forgot-{name}"), kind()
+    if scenario.fixture:
+        await run.end(await run.provision(SMALL), "provision")
+    await scenario.prepare(run)
+    await scenario.act(run)
+    uid = (await (await run.client()).binding(run.instance_id, run.binding_id)).uid
+    assert run.problems == []
+
+    await (await lane.backend.connection()).execute(statement.format(outside_name("usr", uid)))
+    await scenario.judge(run)
+    await run.close()
+
+    assert any(said in problem.text for problem in run.problems)
 
 
 async def test_an_end_that_must_not_be_is_lost(lane: Lane) -> None:

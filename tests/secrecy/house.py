@@ -22,6 +22,7 @@ from pathlib import Path
 import purveyor
 from purveyor.admin import AdminClient
 from purveyor_server.config import dev_catalog
+from purveyor_server.kit import failpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
@@ -38,10 +39,22 @@ GOSSIP = """
         name: small
         description: Small.
         provider: gossip
-        schemas:
+        binding_rotatable: true
+        schemas: &gossips
           service_instance: {create: &gossip {parameters: &parameters {type: object, properties: {
             password: {type: string, writeOnly: true}, fail: {type: boolean}}}}, update: *gossip}
           service_binding: {create: {parameters: *parameters}}
+      - {id: gossip-large, name: large, description: Large., provider: gossip, binding_rotatable: true, schemas: *gossips}
+"""
+SETTINGS = """\
+catalog = "catalog.yaml"
+data_dir = "data"
+[log]
+level = "debug"
+[reconcile]
+campaigns = "200ms"
+platform_brake_percent = 100
+[admin]
 """
 
 
@@ -62,10 +75,12 @@ class House:
     def _prepare(self) -> None:
         text = dev_catalog().decode() if self.postgresql else "providers:\nservices:\n"
         text = text.replace("providers:\n", "providers:\n  gossip: {kind: gossip}\n", 1)
-        (self.folder / "catalog.yaml").write_text(text.rstrip("\n") + GOSSIP)
-        (self.folder / "purveyor.toml").write_text(
-            f'catalog = "catalog.yaml"\ndata_dir = "data"\n[log]\nlevel = "debug"\n[admin]\nhttp = "{self.http}"\n'
+        text = text.replace(
+            "        name: shared-small\n", "        name: shared-small\n        binding_rotatable: true\n", 1
         )
+        self.catalog = text.rstrip("\n") + GOSSIP
+        (self.folder / "catalog.yaml").write_text(self.catalog)
+        (self.folder / "purveyor.toml").write_text(f'{SETTINGS}http = "{self.http}"\n')
         info = self.folder / "path" / "gossip-1.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gossip\nVersion: 1\n")
@@ -79,12 +94,17 @@ class House:
         return AdminClient(f"unix:{self.data}/admin.sock", timeout=SECONDS, retry_for=SECONDS)
 
     @asynccontextmanager
-    async def serving(self, end: signal.Signals = signal.SIGTERM) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A broker, ended by `end`."""
+    async def serving(
+        self, end: signal.Signals = signal.SIGTERM, plan: str = ""
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A broker, ended by `end`, with the failpoints of `plan` armed."""
         path = os.pathsep.join((str(self.folder / "path"), str(ROOT)))
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *self.command("serve"), stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}
+                *self.command("serve"),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path, failpoints.PLAN_VARIABLE: plan},
             )
         try:
             yield process
@@ -104,12 +124,12 @@ class House:
         """Remember a secret."""
         self.secrets[name] = secret.encode() if isinstance(secret, str) else secret
 
-    def keep_files(self) -> list[str]:
+    def keep_files(self, when: str) -> list[str]:
         """Remember the secrets that are in files of their own; names of files that others may read."""
-        files = [self.data / "keys", *self.main.glob("*.password")]
+        files = [self.data / "keys", *self.main.rglob("*.password")]
         for path in files:
             if path.name != "keys":
-                self.keep(path.name, path.read_text().split()[-1])
+                self.keep(f"{path.relative_to(self.main)} {when}", path.read_text().split()[-1])
         return [str(path) for path in files if stat.S_IMODE(path.stat().st_mode) != 0o600]
 
     def files(self) -> dict[str, bytes]:

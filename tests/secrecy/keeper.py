@@ -10,6 +10,7 @@ import structlog
 from purveyor_server.domain.model import Json
 from purveyor_server.domain.states import Make, Verb
 from purveyor_server.providers.contract import (
+    Ability,
     Context,
     Done,
     NotYet,
@@ -19,9 +20,10 @@ from purveyor_server.providers.contract import (
     ProviderEnvironment,
     Work,
 )
-from tests.fakes.provider import ScriptedProvider, World, WorldPiece
+from tests.fakes.provider import AdoptedPiece, ScriptedProvider, World, WorldPiece
 
 _log = structlog.get_logger("gossip")
+LEGACY = "legacy"  # what may be adopted
 
 
 class Gossip(WorldPiece):
@@ -38,6 +40,7 @@ class Gossip(WorldPiece):
         if given.get("fail"):
             _fail(secret)
         self._world.things[ctx.name(self._kind)] = dict(given)
+        self._world.markers[ctx.name(self._kind)] = ctx.marker
         return Done({"name": ctx.name(self._kind)})
 
 
@@ -51,13 +54,22 @@ def _fail(secret: str) -> None:
 
 
 class GossipProvider(ScriptedProvider):
-    """One piece for an instance, one with a minted password for a binding."""
+    """One piece for an instance, one with a minted password for a binding; there is a thing to adopt, and all move."""
+
+    abilities = ScriptedProvider.abilities | {Ability.EXPIRY}
 
     def __init__(self, _config: Mapping[str, Json], _environment: ProviderEnvironment) -> None:
         super().__init__(World(), ())
         self.pieces = [Gossip(self.world, "thing", "thing")]
         self.login = Gossip(self.world, "login", "login", ("password",))
+        self.adopted = AdoptedPiece(self.world, "adopted", "thing")
+        self.world.things[LEGACY] = {}
+        self.moves = True
 
     def plan(self, work: Work, done: Mapping[str, Outputs]) -> Sequence[PlannedStep]:
-        """As its base; a binding makes its login."""
-        return (PlannedStep(self.login, Make.ENSURE),) if work.verb is Verb.BIND else super().plan(work, done)
+        """As its base; a binding makes its login, again for what is done to it later."""
+        if work.verb in {Verb.BIND, Verb.RENEW, Verb.REISSUE}:
+            return (PlannedStep(self.login, Make.ENSURE),)
+        if work.adopt is not None and work.verb is Verb.PROVISION:
+            return (PlannedStep(self.adopted, Make.ENSURE),)
+        return super().plan(work, done)

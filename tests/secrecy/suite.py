@@ -1,7 +1,8 @@
 """A whole life of a broker, after which everything that was written and said is searched for every secret.
 
 Guarantee: `clean` is true only if nothing was found, every planted leak was found, every place had something in it, and
-the life went as it had to: bindings bound, failures failed, keys rotated over a SIGKILL, the old key gone.
+the life went as it had to: bindings bound, renewed and rotated, failures failed, instances moved, adopted, forgotten and reaped,
+keys rotated over a SIGKILL, the old key gone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sqlite3
 import tempfile
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +28,16 @@ from purveyor_server.security.keyring import DIGEST, PAGE
 from purveyor_server.security.sealing import Sealer
 from tests.secrecy.house import SECONDS, TENANT, House
 from tests.secrecy.places import Leak, forms, search
+from tests.secrecy.upkeep import Upkeep
 
 SECRET_NAMES = ("password", "uri", "jdbc_uri", "jdbcUrl", "jdbc_url")
 WANTED = frozenset(
-    {"log", "backup", "events", "operations", "explain", "errors", "audit", "metrics", "status", "answers"}
+    {"campaigns", "catalogs", "orphans"}
+    | {"log", "backup", "events", "operations", "explain", "errors", "audit", "metrics", "status", "answers"}
 )
 FIRST, SECOND, REFUSED, PIN = 'first "pass"/wörd 1', "second-password-22", "refused-password-333", "binding&pin=4444"
 SHOWN = 20
+IN_PART = "store.reseal.after=kill:2"
 
 
 class Options(NamedTuple):
@@ -41,7 +45,7 @@ class Options(NamedTuple):
 
     postgresql: bool = True
     bindings: int = 12
-    filler: int = 30_000  # further sealed values, so that a rotation takes long enough to be killed in its middle
+    filler: int = 3_000  # further sealed values, so that a rotation is several commands
 
 
 class Suite:
@@ -85,22 +89,29 @@ class Suite:
         async with house.serving(signal.SIGKILL), house.client() as client:
             self._say("first life: provision, update, bind, fail; killed")
             await self._order(house, client)
+            async with house.admin() as admin:
+                self._say("the same life: leases, adoption, campaign, orphans, catalogs, inventory")
+                upkeep = Upkeep(house, client, admin, self._told, self._expect)
+                instances = [instance_id for _, _, instance_id in self._services()]
+                await upkeep.lead(instances, lambda name, bound: self._keep_credentials(house, name, bound))
             await self._show_token(house)
             await self._look(house, client, "backup-1.db")
             self._collect(house)
         await asyncio.to_thread(self._fill, house)
-        async with house.serving(signal.SIGKILL):
+        async with house.serving(plan=IN_PART) as process:
             self._say("second life: killed in the middle of a rotation")
-            await self._rotate_in_part(house)
+            await self._rotate_in_part(house, process)
             self._keep_keys(house)
             self._collect(house)
         async with house.serving() as process, house.client() as client:
             self._say("third life: the rotation goes on to its end, the old key is retired, everything given back")
             await self._rotate(house)
+            async with house.admin() as admin:
+                await Upkeep(house, client, admin, self._told, self._expect).repair("told")
             await self._give_back(house, client)
             await self._look(house, client, "backup-2.db")
             self._keep_keys(house)
-            self.missing += [f"open to others: {path}" for path in house.keep_files()]
+            self.missing += [f"open to others: {path}" for path in house.keep_files("at the end")]
             self._collect(house)
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.wait(), SECONDS)
@@ -168,6 +179,8 @@ class Suite:
             await self._told(house, client.deprovision(instance_id))
         for _, _, instance_id in self._services():
             await self._told(house, _result(client.deprovision(instance_id, cascade=True, wait=30)))
+        await self._told(house, _result(client.update("adopted", deletion_protected=False, wait=30)))
+        await self._told(house, _result(client.deprovision("adopted", wait=30)))
 
     async def _told(self, house: House, call: Awaitable[Any]) -> Any:
         """The answer, None for a refusal; both are kept as a person or a script sees them."""
@@ -192,6 +205,8 @@ class Suite:
             async for operation in client.operations(steps=True):
                 house.tell("operations", repr(operation) + text(operation))
                 house.tell("explain", repr(await admin.explain(operation.operation_id)))
+            for listed in (admin.drift(), admin.expiring_bindings(within=1e6), admin.campaigns(), admin.quotas()):
+                house.tell("answers", "\n".join(repr(one) + text(one) for one in await _all(listed)))
             house.tell("status", repr(await admin.status()) + repr(await admin.keys()))
             await admin.backup(house.folder / backup)
             async for record in admin.audit():
@@ -207,15 +222,17 @@ class Suite:
         with closing(sqlite3.connect(house.data / "purveyor.db")) as database, database:
             database.executemany("INSERT INTO secrets (owner, name, sealed) VALUES (?, ?, ?)", rows)
 
-    async def _rotate_in_part(self, house: House) -> None:
+    async def _rotate_in_part(self, house: House, process: asyncio.subprocess.Process) -> None:
+        """The broker kills itself after its second command of a rotation: neither its pace nor ours decides."""
         async with house.admin() as admin:
             await admin.status()  # waits for the start; a stream does not
             made = await asyncio.create_subprocess_exec(
                 *house.command("keys", "new"), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
             )
             self._expect(await asyncio.wait_for(made.wait(), SECONDS) == 0, "a new key")
-            part = await anext(aiter(admin.rotate_keys("verify")))
-            self._expect(not part.done and part.resealed > 0, "a rotation to be killed in its middle")
+            await self._told(house, _all(admin.rotate_keys("verify")))
+            code = await asyncio.wait_for(process.wait(), SECONDS)
+            self._expect(code == -signal.SIGKILL, "a rotation that was killed in its middle")
 
     async def _rotate(self, house: House) -> None:
         async with house.admin() as admin:
@@ -298,6 +315,10 @@ class Suite:
 
 async def _result(order: Awaitable[Any]) -> Any:
     return await (await order).result(SECONDS)
+
+
+async def _all(parts: AsyncIterator[Any]) -> list[Any]:
+    return [part async for part in parts]
 
 
 def _keys(house: House) -> dict[str, bytes]:

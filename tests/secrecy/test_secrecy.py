@@ -11,7 +11,7 @@ from tests.secrecy.suite import Options, Suite
 @pytest.mark.crash
 @pytest.mark.slow
 async def test_nothing_of_a_whole_life_is_in_clear() -> None:
-    suite = Suite(Options(postgresql=False, bindings=3, filler=12_000), print)
+    suite = Suite(Options(postgresql=False, bindings=3, filler=1_000), print)
 
     await suite.run()
 

@@ -126,10 +126,8 @@ class StepContext:
             message = "the lease is about to end"
             raise LeaseEnding(message)
         if failpoints.armed:
-            failpoints.hit(f"outside.{call}.before")
+            failpoints.send(call)
             self._sent = call
-            # The call is sent before the next turn of the loop, its answer comes after it.
-            asyncio.get_running_loop().call_soon(failpoints.hit, f"outside.{call}.during")
 
     def returned(self) -> None:
         """The outside call announced last has come back (the piece went on)."""

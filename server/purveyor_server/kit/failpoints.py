@@ -14,6 +14,7 @@ Limit: a test instrument. The server logs a warning at start when a plan is arme
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -116,6 +117,14 @@ def hit(point: str) -> None:
     """Pass the point `point`. May kill the process or raise `FailpointError` when armed."""
     if armed:
         _plan.hit(point)
+
+
+def send(call: str) -> None:
+    """Pass `outside.<call>.before` now and `.during` once the call that follows was sent, on the running loop."""
+    if armed:
+        hit(f"outside.{call}.before")
+        # The call is sent before the next turn of the loop, its answer comes after it.
+        asyncio.get_running_loop().call_soon(hit, f"outside.{call}.during")
 
 
 def is_off(point: str) -> bool:

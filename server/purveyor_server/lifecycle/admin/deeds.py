@@ -15,6 +15,7 @@ import structlog
 from purveyor_server.domain import orphans
 from purveyor_server.domain.model import Json, ProviderRef
 from purveyor_server.domain.orphans import Deed, Sighting, SightingKey
+from purveyor_server.kit import failpoints
 from purveyor_server.lifecycle.admin.acts import record, tell
 from purveyor_server.lifecycle.admin.contract import Act, AdminParts
 from purveyor_server.lifecycle.admin.inventories import abilities_of
@@ -78,6 +79,8 @@ async def _call(parts: AdminParts, ref: ProviderRef, deed: Deed, sighting: Sight
     thing = sighting.thing
     owned = Owned(thing.kind, thing.name, thing.uid, thing.revision)
     backends = parts.backends
+    if failpoints.is_off(deed.lower()):  # a negative control only
+        return ""
     calls = {Deed.QUARANTINE: backends.quarantine, Deed.RELEASE: backends.release, Deed.REAP: backends.reclaim}
     try:
         answer = await calls[deed](ref, owned)

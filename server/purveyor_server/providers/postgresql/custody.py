@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from purveyor_server.domain.names import outside_name
+from purveyor_server.kit import failpoints
 from purveyor_server.providers.contract import (
     Ambiguous,
     MarkerChanged,
@@ -66,7 +67,7 @@ WORKED_ON = "an operation is at work on it"
 
 
 class Thing(NamedTuple):
-    """What is asked about. It is the actor of the work on it, and announces nothing: no step of an operation waits."""
+    """What is asked about. It is the actor of the work on it; no step of an operation waits for what it announces."""
 
     kind: str
     title: str  # its name in its server
@@ -78,7 +79,8 @@ class Thing(NamedTuple):
         return outside_name(kind, self.uid, limit)
 
     def outside(self, call: str) -> None:
-        """Nobody counts these calls."""
+        """Nobody counts these calls; the recovery suite kills at them."""
+        failpoints.send(call)
 
     @property
     def guard(self) -> str:
