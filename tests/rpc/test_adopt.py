@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Any
 
 import pytest
 
 import purveyor
 from purveyor.admin import AdminClient
 from purveyor.errors import ConflictError, FailedPreconditionError, InvalidRequestError, NotFoundError
-from purveyor_server.providers.contract import Ability, Permanent
+from purveyor_server.providers.contract import Ability, Permanent, PlannedStep, Work
 from tests.fakes.provider import ScriptedProvider
 from tests.rpc.whole import Whole
 
@@ -126,6 +127,51 @@ async def test_a_removal_that_takes_over_gives_it_back(
     with pytest.raises(purveyor.PurveyorError, match="CANCELLED"):
         await handle.result(20)
     assert broker.world.things == {"crm": CRM}
+
+
+@pytest.fixture
+def pivoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step of an adoption is one from which nothing is given back."""
+    plan = ScriptedProvider.plan
+
+    def planned(self: ScriptedProvider, work: Work, done: Any) -> tuple[PlannedStep, ...]:
+        *steps, last = plan(self, work, done)
+        return (*steps, last._replace(pivot=work.adopt is not None))
+
+    monkeypatch.setattr(ScriptedProvider, "plan", planned)
+
+
+@pytest.mark.usefixtures("pivoted")
+async def test_nothing_removes_it_beside_the_step_from_which_nothing_is_given_back(
+    broker: Whole, client: purveyor.Client, admin: AdminClient
+) -> None:
+    """A deprovision had waited for its end, and then dropped what was there before the broker."""
+    plant(broker)
+    gate = asyncio.Event()
+    broker.world.plant("grant.ensure", gate)
+    begun = await admin.adopt("t", "one", "svc", "small", SOURCE, "it was there before us")
+    await asyncio.wait_for(broker.world.entered["grant.ensure"].wait(), 5)
+    with pytest.raises(FailedPreconditionError) as refused:
+        await client.deprovision("one", cascade=True)
+    gate.set()
+    await (await client.operation(begun.operation_id)).result()
+    assert refused.value.reason == "DELETION_PROTECTED"
+    assert [thing for thing in broker.world.things.values() if thing == CRM]
+
+
+@pytest.mark.usefixtures("pivoted")
+async def test_one_that_failed_where_nothing_is_given_back_is_protected(
+    broker: Whole, client: purveyor.Client, admin: AdminClient
+) -> None:
+    plant(broker)
+    broker.world.plant("grant.ensure", Permanent("not today"))
+    assert (await adopted(admin)).state == "FAILED"
+    with pytest.raises(FailedPreconditionError) as refused:
+        await client.deprovision("one", cascade=True)
+    assert refused.value.reason == "DELETION_PROTECTED"
+    assert [thing for thing in broker.world.things.values() if thing == CRM]
+    await client.update("one", deletion_protected=False, wait=20)
+    await (await client.deprovision("one", wait=20)).result()
 
 
 async def test_an_adopted_instance_is_removed_only_by_somebody_who_says_so_twice(

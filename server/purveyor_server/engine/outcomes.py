@@ -201,7 +201,13 @@ def _provision(job: Job, operation: Operation, ending: Ending) -> Writes:
         )
         return Writes(instances=(instance,), secrets=ending.secrets)
     instance = touch(
-        instance, job.now, state=InstanceState.FAILED, usable=False, in_flight=None, cleanup_required=_names(ending)
+        instance,
+        job.now,
+        state=InstanceState.FAILED,
+        usable=False,
+        deletion_protected=instance.deletion_protected or (instance.adopted and operation.past_pivot),
+        in_flight=None,
+        cleanup_required=_names(ending),
     )
     return Writes(instances=(instance,), erase=() if _names(ending) else (instance.uid,))
 

@@ -95,7 +95,7 @@ def decide_deprovision(situation: Situation, ask: DeprovisionAsk) -> Decision:
     check_etag(request.etag, instance)
     if ruling is Ruling.SAME_OPERATION:
         return Decision(operation=_running(situation), instance=instance, replayed=True)
-    if instance.deletion_protected:
+    if instance.deletion_protected or _is_taken(situation, instance):
         raise deletion_protected(request.instance_id)
     if ask.by_itself and (why := why_kept(instance)):
         raise left_alone(request.instance_id, why)
@@ -104,6 +104,12 @@ def decide_deprovision(situation: Situation, ask: DeprovisionAsk) -> Decision:
         seen = msgspec.structs.replace(situation, bindings=blocking)
         raise refusal(ruling, seen, request.tenant, request.instance_id, ask.settings)
     return _accepted(situation, ask, instance)
+
+
+def _is_taken(situation: Situation, instance: Instance) -> bool:
+    """Whether an adoption is past the step from which nothing is given back: its end protects the instance, and so does its way there."""
+    adopting = (operation for operation in situation.operations if operation.verb is Verb.PROVISION)
+    return instance.adopted and any(operation.past_pivot for operation in adopting)
 
 
 def _asked(situation: Situation, *, cascade: bool) -> Ask:
