@@ -22,11 +22,10 @@ from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_labels, check_write
 from purveyor_server.lifecycle.contract import Adopt, Caller, Outcome, Provision
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.lifecycle.making import Order
 from purveyor_server.lifecycle.plans import KnownPlan, provider_missing
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.provision import ProvisionAsk, decide_provision, settings_of
-from purveyor_server.lifecycle.running import Parts, accept, answer, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of
 from purveyor_server.lifecycle.veiling import veil
 from purveyor_server.providers.contract import Ability, ProviderError, RightsMissing, Unreachable
 from purveyor_server.providers.registry import ProviderMissingError
@@ -76,15 +75,7 @@ def _check(request: Adopt) -> None:
 
 def _ask(parts: Parts, caller: Caller, request: Adopt) -> ProvisionAsk:
     """As of a provision, from the same catalog, schema and quota."""
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.PROVISION,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.ADOPT_INSTANCE, request),
-        adopt=request.source,
-    )
+    order = order_of(parts, caller, Action.ADOPT_INSTANCE, request, Verb.PROVISION, adopt=request.source)
     wish = Provision(
         tenant=request.tenant,
         instance_id=request.instance_id,

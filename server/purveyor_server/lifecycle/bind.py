@@ -30,7 +30,7 @@ from purveyor_server.lifecycle.plans import KnownPlan, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.veiling import Veiled, stored_clear, veil
 from purveyor_server.providers.contract import Ability
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Writes
@@ -72,15 +72,7 @@ async def bind(parts: Parts, caller: Caller, request: Bind) -> Outcome:
 
 
 def _blank(parts: Parts, caller: Caller, request: Bind) -> BindAsk:
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.BIND,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        binding_id=request.binding_id,
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.BIND, request),
-    )
+    order = order_of(parts, caller, Action.BIND, request, Verb.BIND, binding_id=request.binding_id)
     digest = keyed_digest(parts.digest_key, "bind", request.body)
     return BindAsk(request=request, order=order, uid=new_id(), digest=digest, settings=parts.settings)
 

@@ -27,7 +27,7 @@ from purveyor_server.lifecycle.plans import KnownPlan, PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import deletion_protected, left_alone, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.unbind import remove_binding
 from purveyor_server.store.contract import Accept, Decision, Situation, Writes
 
@@ -50,14 +50,7 @@ async def deprovision(parts: Parts, caller: Caller, request: Deprovision) -> Out
     parts.door.check_behalf(caller, Action.DEPROVISION, request.tenant, request.originating_identity)
     check_write(request)
     check_id(request.instance_id, "instance_id")
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.DEPROVISION,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.DEPROVISION, request),
-    )
+    order = order_of(parts, caller, Action.DEPROVISION, request, Verb.DEPROVISION)
     by_itself = caller.principal.means is Means.ITSELF
     ask = DeprovisionAsk(request=request, order=order, book=parts.book, settings=parts.settings, by_itself=by_itself)
     command = Accept(

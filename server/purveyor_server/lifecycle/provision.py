@@ -28,7 +28,7 @@ from purveyor_server.lifecycle.plans import KnownPlan
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.veiling import Veiled, veil
 from purveyor_server.store.contract import Accept, Decision, Situation, Writes
 
@@ -79,15 +79,7 @@ async def provision(parts: Parts, caller: Caller, request: Provision) -> Outcome
 
 
 def _ask(parts: Parts, caller: Caller, request: Provision) -> ProvisionAsk:
-    key = request_key(parts, caller, Action.PROVISION, request)
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.PROVISION,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        principal=caller.subject,
-        request=key,
-    )
+    order = order_of(parts, caller, Action.PROVISION, request, Verb.PROVISION)
     digest = keyed_digest(parts.digest_key, "provision", request.body)
     owner = caller.subject if Role.PLATFORM in caller.roles_in(request.tenant) else ""
     ask = ProvisionAsk(request=request, order=order, uid=new_id(), digest=digest, owner=owner, settings=parts.settings)

@@ -20,7 +20,6 @@ from purveyor_server.domain.model import Binding, ExpiryChange, Instance, Operat
 from purveyor_server.domain.names import check_id
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import Verb
-from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_etag, check_write
 from purveyor_server.lifecycle.contract import Caller, Outcome, Renew
 from purveyor_server.lifecycle.door import Action
@@ -29,7 +28,7 @@ from purveyor_server.lifecycle.plans import KnownPlan, PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.veiling import binding_clear
 from purveyor_server.store.contract import Accept, Decision, Situation, Writes
 
@@ -50,15 +49,7 @@ async def renew(parts: Parts, caller: Caller, request: Renew) -> Outcome:
     check_write(request)
     check_id(request.instance_id, "instance_id")
     check_id(request.binding_id, "binding_id")
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.RENEW,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        binding_id=request.binding_id,
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.RENEW_BINDING, request),
-    )
+    order = order_of(parts, caller, Action.RENEW_BINDING, request, Verb.RENEW, binding_id=request.binding_id)
     ask = RenewAsk(request=request, order=order, book=parts.book, settings=parts.settings)
     command = Accept(
         scope=scope,

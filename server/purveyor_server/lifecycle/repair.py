@@ -17,7 +17,6 @@ from purveyor_server.domain.model import Operation
 from purveyor_server.domain.names import check_id
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, Verb
-from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_write
 from purveyor_server.lifecycle.contract import Caller, Outcome, Repair
 from purveyor_server.lifecycle.door import Action
@@ -26,7 +25,7 @@ from purveyor_server.lifecycle.plans import PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import check_capacity, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.veiling import stored_clear
 from purveyor_server.store.contract import Accept, Decision, Situation, Writes
 
@@ -46,14 +45,7 @@ async def repair(parts: Parts, caller: Caller, request: Repair) -> Outcome:
     check_write(request)
     check_id(request.instance_id, "instance_id")
     request = msgspec.structs.replace(request, reason=check_reason(request.reason))
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.REPAIR,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.REPAIR_INSTANCE, request),
-    )
+    order = order_of(parts, caller, Action.REPAIR_INSTANCE, request, Verb.REPAIR)
     ask = RepairAsk(request=request, order=order, book=parts.book, settings=parts.settings)
     command = Accept(
         scope=scope,

@@ -37,7 +37,7 @@ from purveyor_server.lifecycle.plans import KnownPlan, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.refusals import binding_exists, check_capacity, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.veiling import Veiled, carried, stored_clear
 from purveyor_server.security.sealing import SealError
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Writes
@@ -92,14 +92,8 @@ def _check(request: Rotate, settings: LifecycleSettings) -> None:
 
 
 def _blank(parts: Parts, caller: Caller, request: Rotate) -> RotateAsk:
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.BIND,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        binding_id=request.successor_id or new_id(),
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.ROTATE_BINDING, request),
+    order = order_of(
+        parts, caller, Action.ROTATE_BINDING, request, Verb.BIND, binding_id=request.successor_id or new_id()
     )
     digest = keyed_digest(parts.digest_key, "rotate", request.body)
     itself = caller.principal == ITSELF.principal

@@ -15,12 +15,15 @@ from msgspec.structs import replace
 from purveyor_server.domain.catalog import Catalog
 from purveyor_server.domain.digests import keyed_digest
 from purveyor_server.domain.errors import PurveyorError, operation_not_found
-from purveyor_server.domain.model import Binding, Instance, Operation, RequestKey
+from purveyor_server.domain.model import Binding, Instance, Json, Operation, RequestKey
+from purveyor_server.domain.states import Verb
 from purveyor_server.kit import turns
 from purveyor_server.kit.clock import Clock
+from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.contract import Caller, Outcome, Write
 from purveyor_server.lifecycle.door import Action, Door
 from purveyor_server.lifecycle.kept import Kept
+from purveyor_server.lifecycle.making import Order
 from purveyor_server.lifecycle.plans import PlanBook, UnpreparedError, unprepared
 from purveyor_server.lifecycle.ports import LifecycleSettings, Opener, Plans
 from purveyor_server.lifecycle.recording import recorded
@@ -74,6 +77,29 @@ async def accept(parts: Parts, caller: Caller, action: Action, request: Write, p
             if digest := stale.metadata.get("plan"):
                 await parts.book.learn(digest)
     raise PurveyorError(last.reason, last.message, retry_after=last.retry_after)
+
+
+def order_of(
+    parts: Parts,
+    caller: Caller,
+    action: Action,
+    request: Write,
+    verb: Verb,
+    *,
+    binding_id: str = "",
+    adopt: dict[str, Json] | None = None,
+) -> Order:
+    """What a request orders, under an operation id of its own."""
+    return Order(
+        operation_id=new_id(),
+        verb=verb,
+        tenant=request.tenant,
+        instance_id=request.instance_id,
+        binding_id=binding_id,
+        principal=caller.subject,
+        request=request_key(parts, caller, action, request),
+        adopt=adopt,
+    )
 
 
 def request_key(parts: Parts, caller: Caller, action: Action, request: Write) -> RequestKey | None:

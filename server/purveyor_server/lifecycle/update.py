@@ -21,7 +21,6 @@ from purveyor_server.domain.planrules import Use, check_use, why_not_from
 from purveyor_server.domain.quotas import PlanKey, check_moved_instance
 from purveyor_server.domain.records import touch
 from purveyor_server.domain.states import InstanceState, OperationState, Verb
-from purveyor_server.kit.ids import new_id
 from purveyor_server.lifecycle.checks import check_etag, check_update
 from purveyor_server.lifecycle.contract import ITSELF, Caller, Outcome, Update
 from purveyor_server.lifecycle.door import Action
@@ -31,7 +30,7 @@ from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.preview import preview
 from purveyor_server.lifecycle.provision import check_maintenance, settings_of
 from purveyor_server.lifecycle.refusals import check_capacity, left_alone, refusal
-from purveyor_server.lifecycle.running import Parts, accept, answer, replay, request_key
+from purveyor_server.lifecycle.running import Parts, accept, answer, order_of, replay
 from purveyor_server.lifecycle.veiling import Veiled, merged, stored_clear, veil
 from purveyor_server.providers.contract import Ability
 from purveyor_server.store.contract import Accept, Decision, Scope, Situation, Writes
@@ -82,14 +81,7 @@ async def update(parts: Parts, caller: Caller, request: Update) -> Outcome:
     scope = parts.door.enter(caller, Action.UPDATE, request.tenant)
     parts.door.check_behalf(caller, Action.UPDATE, request.tenant, request.originating_identity)
     check_update(request)
-    order = Order(
-        operation_id=new_id(),
-        verb=Verb.UPDATE,
-        tenant=request.tenant,
-        instance_id=request.instance_id,
-        principal=caller.subject,
-        request=request_key(parts, caller, Action.UPDATE, request),
-    )
+    order = order_of(parts, caller, Action.UPDATE, request, Verb.UPDATE)
     itself = caller.principal == ITSELF.principal
     blank = ready = UpdateAsk(request=request, order=order, settings=parts.settings, itself=itself)
 
