@@ -98,7 +98,7 @@ async def test_consumers_still_see_what_can_be_ordered(broker: Whole) -> None:
 
 async def test_texts_are_judged_here_and_there(broker: Whole, folder: Path, one: str) -> None:
     good = await run(broker, "catalog", "validate", one)
-    assert (good.code, "1 services, 1 plans" in good.out) == (0, True)
+    assert (good.code, "1 service, 1 plan" in good.out) == (0, True)
     bad = folder / "bad.yaml"
     bad.write_text(text(BIG.replace("name: big", "name: 7")))
     for words in ((), ("--offline",)):

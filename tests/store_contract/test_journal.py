@@ -98,6 +98,8 @@ async def test_progress_is_stored_without_event_and_ignores_a_lost_fence(store: 
     now = await store.operation(SYSTEM, claimed.operation.operation_id)
     assert now is not None
     assert (now.percent, now.sentence, store.head) == (40.0, "making", head)
+    await store.progress([Progress(claimed.fence, 20.0, "of a step that has ended since")])
+    assert await store.operation(SYSTEM, claimed.operation.operation_id) == now
 
 
 async def test_erase_takes_secrets_outputs_and_saved_values_of_the_owner_alone(store: Store) -> None:

@@ -207,7 +207,7 @@ def test_config_check_judges_without_starting(site: Site) -> None:
     site.catalog.write_text("services: []\n")
     bad = site.run("config", "check", "--config", str(site.config))
 
-    assert (good.returncode, good.stdout) == (0, f"the configuration is good: 1 services, 1 plans in {site.catalog}\n")
+    assert (good.returncode, good.stdout) == (0, f"the configuration is good: 1 service, 1 plan in {site.catalog}\n")
     assert (bad.returncode, bad.stdout) == (CONFIG, "")
     assert f"{site.catalog}:1: providers: is required" in bad.stderr
     assert not site.data.exists()

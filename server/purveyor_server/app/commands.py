@@ -65,7 +65,9 @@ def check_command(config: Path | None = None, dev: bool = False) -> int:  # noqa
         return _refuse(StartRefusedError(Exit.CONFIG, f"the configuration cannot be used:\n{failure}"))
     plans = sum(len(service.plans) for service in file.services)
     name = settings.catalog or BUILT_IN
-    sys.stdout.write(f"the configuration is good: {len(file.services)} services, {plans} plans in {name}\n")
+    services = len(file.services)
+    counts = f"{services} service{'' if services == 1 else 's'}, {plans} plan{'' if plans == 1 else 's'}"
+    sys.stdout.write(f"the configuration is good: {counts} in {name}\n")
     return Exit.OK
 
 

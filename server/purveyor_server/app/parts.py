@@ -119,8 +119,8 @@ class Broker:
         settings = self.settings
         check_tls(settings, self._clock.now())
         check_identity(settings)
-        judge = CatalogJudge(self._factories, os.environ, name_of(settings.catalog))
-        file = first_catalog(judge, settings.catalog)
+        of_file = CatalogJudge(self._factories, os.environ, name_of(settings.catalog))
+        file = first_catalog(of_file, settings.catalog)
         prepare_data_dir(settings.data_dir)
         store = await self._open_store()
         keys = await unlock(store, key_source(settings))
@@ -128,7 +128,8 @@ class Broker:
         identity = self._start_identity(store)
         if keys.older:
             _log.warning("older keys are in use: rotate", primary=keys.sealer.primary, older=keys.older)
-        catalog = LiveCatalog(store, judge, self._clock, settings.tenant_labels)
+        judge = CatalogJudge(self._factories, os.environ)  # of texts that come by a call, which have no file
+        catalog = LiveCatalog(store, judge, self._clock, settings.tenant_labels, of_file)
         await catalog.begin(file)
         registry = self._open_registry(store, settings.data_dir / "providers")
         hub = OperationHub()

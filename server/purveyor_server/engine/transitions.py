@@ -32,7 +32,9 @@ def begin_step(
     job: Job, step: Step, finished: Step | None, secrets: tuple[SealedSecret, ...], percent: float
 ) -> Writes:
     """STARTED of `step`, in one command with RESULT of the step before it; not STARTED when a cancel came first."""
-    operation = touch(job.operation, job.now, attempts=0, waiting=Waiting.NONE, waiting_detail="", percent=percent)
+    operation = touch(
+        job.operation, job.now, attempts=0, waiting=Waiting.NONE, waiting_detail="", percent=percent, sentence=""
+    )
     results = (finished,) if finished is not None else ()
     if stops_for_cancel(job.operation):
         return Writes(quiet=(operation,), steps=results, secrets=secrets)
@@ -109,6 +111,7 @@ def ended(operation: Operation, now: datetime, state: OperationState, failure: F
         state=state,
         failure=failure if state is not OperationState.SUCCEEDED else None,
         percent=100.0 if state is OperationState.SUCCEEDED else operation.percent,
+        sentence="",
         ended_at=now,
         due_at=None,
         waiting=Waiting.NONE,

@@ -23,11 +23,11 @@ from purveyor_server.lifecycle.checks import check_labels, check_write
 from purveyor_server.lifecycle.contract import Adopt, Caller, Outcome, Provision
 from purveyor_server.lifecycle.door import Action
 from purveyor_server.lifecycle.plans import KnownPlan, provider_missing
-from purveyor_server.lifecycle.preview import preview
+from purveyor_server.lifecycle.preview import preview, work_settings
 from purveyor_server.lifecycle.provision import ProvisionAsk, decide_provision, settings_of
 from purveyor_server.lifecycle.running import Parts, accept, answer, order_of
 from purveyor_server.lifecycle.veiling import veil
-from purveyor_server.providers.contract import Ability, ProviderError, RightsMissing, Unreachable
+from purveyor_server.providers.contract import Ability, Permanent, ProviderError, RightsMissing, Unreachable, Work
 from purveyor_server.providers.registry import ProviderMissingError
 from purveyor_server.store.contract import Accept
 
@@ -104,10 +104,25 @@ async def _judged(parts: Parts, ask: ProvisionAsk, request: Adopt) -> ProvisionA
     if ask.refused is not None or ask.plan is None:
         return ask
     try:
+        _plan(parts, ask, request)
         await _look(parts, ask.plan, request)
     except PurveyorError as error:
         return msgspec.structs.replace(ask, refused=error)
     return ask
+
+
+def _plan(parts: Parts, ask: ProvisionAsk, request: Adopt) -> None:
+    """Raise ADOPTION_REFUSED when the provider can adopt, but not as an instance of such a plan."""
+    if ask.plan is None or ask.wanted is None or Ability.ADOPT not in ask.plan.abilities:
+        return
+    want = work_settings(parts, ask.wanted, ask.veiled.clear)
+    work = Work(Verb.PROVISION, ask.uid, want, was=None, outputs={}, adopt=request.source)
+    try:
+        parts.plans.plan_steps(ask.plan.snapshot.provider, work)
+    except Permanent as error:
+        raise refused("PLAN", _words(error)) from None
+    except (ProviderError, ProviderMissingError):
+        return  # it cannot say at present
 
 
 async def _look(parts: Parts, plan: KnownPlan, request: Adopt) -> None:

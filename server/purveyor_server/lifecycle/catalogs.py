@@ -91,9 +91,15 @@ class LiveCatalog:
     """The catalog of a process; call it for the catalog as it is now."""
 
     def __init__(
-        self, store: Store, judge: Judge, clock: Clock, labels: Mapping[str, Mapping[str, str]] = NO_LABELS
+        self,
+        store: Store,
+        judge: Judge,
+        clock: Clock,
+        labels: Mapping[str, Mapping[str, str]] = NO_LABELS,
+        of_file: Judge | None = None,
     ) -> None:
         self._store, self._judge, self._clock, self._labels = store, judge, clock, labels
+        self._of_file = of_file or judge  # it names the file in what it says
         self._catalog = Catalog(())
         self._contents = Contents()
         self._digest = ""
@@ -177,7 +183,7 @@ class LiveCatalog:
         """Take the file's text if it is new and endangers nothing; whether another catalog is served now. With `again` one that was
         refused is judged once more."""
         try:
-            file = await self.judge(text)
+            file = await asyncio.to_thread(self._of_file, text)
         except CatalogTextError as failure:
             self._refuse("", tuple(f"{p.place} {p.path}: {p.message}" for p in failure.problems))
             return False

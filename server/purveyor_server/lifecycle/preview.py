@@ -64,8 +64,8 @@ def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mappin
     work = Work(
         verb=WORK_VERBS[operation.verb],
         instance_uid=operation.instance_uid,
-        want=_settings(parts, operation.want, clear),
-        was=_settings(parts, operation.was, clear),
+        want=work_settings(parts, operation.want, clear),
+        was=work_settings(parts, operation.was, clear),
         outputs=instance.outputs if instance is not None else {},
         binding=_binding(binding, clear),
         adopt=operation.adopt,
@@ -78,7 +78,8 @@ def _steps(parts: Parts, decision: Decision, operation: Operation, clear: Mappin
     return tuple(Planned(within + step.piece.name, step.make, step.pivot) for step in steps)
 
 
-def _settings(parts: Parts, settings: Settings | None, clear: Mapping[str, Json]) -> WorkSettings | None:
+def work_settings(parts: Parts, settings: Settings | None, clear: Mapping[str, Json]) -> WorkSettings | None:
+    """Settings as the provider plans with them, secret parameters of `clear` put in."""
     if settings is None:
         return None
     plan = parts.book.get(settings.plan).snapshot

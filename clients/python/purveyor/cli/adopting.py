@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purveyor.cli import arguments
+from purveyor.cli import arguments, named, ordered
 from purveyor.cli.operating import Admin, DryRun, Reason
 from purveyor.cli.session import Session, command
+
+if TYPE_CHECKING:
+    from purveyor.values import OperationStatus
 
 
 def add(app: typer.Typer) -> None:
@@ -21,7 +24,7 @@ def add(app: typer.Typer) -> None:
 async def adopt(
     session: Session,
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="What it shall be called.")],
-    plan: Annotated[str, typer.Argument(metavar="SERVICE/PLAN", help="By ids.")],
+    plan: Annotated[str, typer.Argument(metavar="SERVICE/PLAN", help="By names or ids.")],
     reason: Reason,
     source: Annotated[
         list[str], typer.Option("--source", "-s", metavar="NAME=VALUE", help="What is adopted: database=crm.")
@@ -34,14 +37,15 @@ async def adopt(
     admin: Admin = None,
 ) -> None:
     """Bring an existing thing under management. Whatever fails, its data is never removed."""
-    from purveyor.cli.render import operation  # noqa: PLC0415 - rich only where it is used
-
-    service_id, slash, plan_id = plan.partition("/")
-    if not (slash and service_id and plan_id):
-        raise typer.BadParameter("give SERVICE/PLAN, by their ids", param_hint="SERVICE/PLAN")
+    service, name = named.split(plan)
+    what, parameters = arguments.values("--source", source), arguments.parameters(parameter, None)
     async with session.admin_client(admin) as broker:
-        found = await broker.adopt(
-            session.tenant, instance, service_id, plan_id, arguments.parameters(source, None) or {}, reason,
-            parameters=arguments.parameters(parameter, None), wait=wait, validate_only=validate_only,
-        )  # fmt: skip
-    session.emit(found, lambda: operation(found))
+
+        async def order(service_id: str, plans: tuple[str, ...]) -> OperationStatus:
+            return await broker.adopt(
+                session.tenant, instance, service_id, plans[0], what, reason,
+                parameters=parameters, wait=wait, validate_only=validate_only,
+            )  # fmt: skip
+
+        found = await named.by_name(session, service, (name,), order)
+    ordered.tell(session, found, validate_only=validate_only)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,10 +34,30 @@ from purveyor.cli import (
 from purveyor.cli.securing import TlsCa, TlsCertificate, TlsKey, TlsServerName, TokenFile, tls_of
 from purveyor.cli.session import AsJson, ContextName, Globals
 
+if TYPE_CHECKING:
+    from typer.models import CommandInfo, TyperInfo
+
 EPILOG = (
     "Exit codes: 0 done, 1 operation failed, 2 usage or invalid request, 3 not found, 4 conflict, 5 refused in this state, "
     "6 unavailable, 7 quota or bound reached, 8 not allowed, 9 time-out, 10 defect, 11 output failed, 130 interrupted."
 )
+
+# How `purveyor --help` groups the commands, in this order.
+PANELS = {
+    "Order and use": (
+        "catalog", "provision", "bind", "credentials", "update", "upgrade", "renew", "rotate", "unbind", "deprovision", "cancel",
+    ),
+    "Look": (
+        "instances", "instance", "bindings", "binding", "operations", "operation", "watch", "events", "explain",
+    ),
+    "When something fails": ("why", "retry", "cleanup", "abandon", "force-revoke", "purge", "edit-step"),
+    "Operate": (
+        "status", "freeze", "thaw", "campaign", "drift", "orphans", "rebuild", "adopt", "rotate-root", "quota", "keys", "audit",
+        "backup", "recover", "log-level", "drain",
+    ),
+    "For platforms": ("inventory", "claim"),
+    "On this machine": ("serve", "restore", "config", "token", "context", "dev-certs", "provider"),
+}  # fmt: skip
 
 app = typer.Typer(
     help="Order a database, bind to it, watch the work, give it back.",
@@ -118,3 +138,20 @@ placing.add(app)
 serving.add(app)
 securing.add(app)
 authoring.add(app)
+
+
+def arrange(made: typer.Typer) -> None:
+    """Group and order the commands by PANELS. Raises KeyError for one that is in no panel."""
+    panel_of = {name: panel for panel, names in PANELS.items() for name in names}
+    order = list(panel_of)
+
+    def name_of(found: CommandInfo | TyperInfo) -> str:
+        return found.name or getattr(found.callback, "__name__", "")
+
+    for found in (*made.registered_commands, *made.registered_groups):
+        found.rich_help_panel = panel_of[name_of(found)]
+    made.registered_commands.sort(key=lambda command: order.index(name_of(command)))
+    made.registered_groups.sort(key=lambda group: order.index(name_of(group)))
+
+
+arrange(app)

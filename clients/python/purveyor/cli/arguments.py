@@ -57,8 +57,13 @@ def parameters(pairs: Iterable[str] | None, file: str | None) -> dict[str, Json]
     if not pairs and file is None:
         return None
     found = {} if file is None else _read(file)
-    found.update({key: _value(value) for key, value in _pairs("--param", pairs)})
+    found.update(values("--param", pairs))
     return found
+
+
+def values(option: str, pairs: Iterable[str] | None) -> dict[str, Json]:
+    """NAME=VALUE pairs of an option; a value that is JSON is taken as such. Raises typer.BadParameter, naming the option."""
+    return {key: _value(option, value) for key, value in _pairs(option, pairs)}
 
 
 def labels(pairs: Iterable[str] | None) -> dict[str, str] | None:
@@ -74,13 +79,13 @@ def _pairs(option: str, pairs: Iterable[str] | None) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in split]
 
 
-def _value(text: str) -> Json:
+def _value(option: str, text: str) -> Json:
     try:
         found: Json = json.loads(text)
     except ValueError:
         return text
     except RecursionError as error:
-        raise typer.BadParameter("nested too deep", param_hint="--param") from error
+        raise typer.BadParameter("nested too deep", param_hint=option) from error
     return found
 
 

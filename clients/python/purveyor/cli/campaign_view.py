@@ -51,16 +51,18 @@ def campaigns(found: Sequence[Campaign]) -> Table:
 def campaign(found: Campaign) -> RenderableType:
     """One campaign: its facts, then what failed."""
     pace = f"canary {found.canary}, batches of {found.batch_size or 'all'}, {found.parallelism} at once"
+    order = [("what", _what(found)), ("pace", f"{pace}, at most {found.max_failures} failures")]
+    if not found.campaign_id:
+        return facts([("campaign", "(dry run)"), *order])
     told = facts(
-        (
-            ("campaign", found.campaign_id or "(dry run)"),
-            ("what", _what(found)),
-            ("pace", f"{pace}, at most {found.max_failures} failures"),
+        [
+            ("campaign", found.campaign_id),
+            *order,
             ("state", state(found.state)),
             ("problem", clean(found.problem) or "-"),
             ("instances", _counts(found)),
             ("begun", f"{when(found.create_time)} by {clean(found.principal)}: {clean(found.reason)}"),
-        )
+        ]
     )
     return Group(told, items(found.failures)) if found.failures else told
 
@@ -94,7 +96,8 @@ async def foresee(session: Session, pages: AsyncIterator[CampaignPlan]) -> None:
     assert whole is not None, "a dry run has one page at least"
     value = {"campaign": whole, "counts": dict(counts), "items": found}
     session.emit(value, lambda: Group(campaign(whole), items(found)))
-    session.say("nothing was changed: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    session.say(f"nothing was changed: {told or 'there is no instance of the plan'}")
 
 
 def _outcome(item: CampaignItem) -> str:

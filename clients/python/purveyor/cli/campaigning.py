@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purveyor.cli import named
 from purveyor.cli.exits import Exit
 from purveyor.cli.operating import Admin, DryRun, Reason
-from purveyor.cli.session import Session, command
+from purveyor.cli.session import Session, command, fallback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +24,10 @@ Follow = Annotated[bool, typer.Option("--watch", "-w", help="Show it to its end.
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    campaigns = typer.Typer(help="Move or upgrade every instance of a plan, a few at a time.", no_args_is_help=True)
+    campaigns = typer.Typer(
+        help="Move or upgrade every instance of a plan, a few at a time; without a command, which there are."
+    )
+    fallback(campaigns)(list_campaigns)
     command(campaigns)(start)
     command(campaigns, "list")(list_campaigns)
     command(campaigns)(show)
@@ -38,8 +42,10 @@ def add(app: typer.Typer) -> None:
 
 async def start(
     session: Session,
-    plan: Annotated[str, typer.Argument(metavar="SERVICE/PLAN", help="Whose instances, by ids.")],
-    to: Annotated[str, typer.Option(metavar="PLAN", help="The plan that they get, by id.", show_default=False)] = "",
+    plan: Annotated[str, typer.Argument(metavar="SERVICE/PLAN", help="Whose instances; by names or ids.")],
+    to: Annotated[
+        str, typer.Option(metavar="PLAN", help="The plan that they get; name or id.", show_default=False)
+    ] = "",
     upgrade: Annotated[
         bool,
         typer.Option("--upgrade", help="They keep their plan and get its maintenance version.", show_default=False),
@@ -65,23 +71,31 @@ async def start(
     """Move every instance of a plan to another one (--to), or upgrade them all (--upgrade)."""
     from purveyor.cli import campaign_view  # noqa: PLC0415 - rich only where it is used
 
-    service_id, plan_id = _plan(plan)
+    service, name = named.split(plan)
     if bool(to) == upgrade:
         raise typer.BadParameter("give a plan to move to, or --upgrade", param_hint="--to")
     if not (reason or dry_run):
         raise typer.BadParameter("is needed: it is what the audit record will say", param_hint="--reason")
     async with session.admin_client(admin) as broker:
-        if dry_run:
+
+        async def foresee(service_id: str, plans: tuple[str, ...]) -> None:
             pages = broker.plan_campaign(
-                service_id, plan_id, to_plan_id=to, tenant=of_tenant, canary=canary, batch_size=batch,
+                service_id, plans[0], to_plan_id="".join(plans[1:]), tenant=of_tenant, canary=canary, batch_size=batch,
                 parallelism=parallel, max_failures=max_failures,
             )  # fmt: skip
             await campaign_view.foresee(session, pages)
+
+        async def create(service_id: str, plans: tuple[str, ...]) -> Campaign:
+            return await broker.create_campaign(
+                service_id, plans[0], reason, to_plan_id="".join(plans[1:]), tenant=of_tenant, canary=canary,
+                batch_size=batch, parallelism=parallel, max_failures=max_failures,
+            )  # fmt: skip
+
+        plans = (name, to) if to else (name,)
+        if dry_run:
+            await named.by_name(session, service, plans, foresee)
             return
-        found = await broker.create_campaign(
-            service_id, plan_id, reason, to_plan_id=to, tenant=of_tenant, canary=canary, batch_size=batch,
-            parallelism=parallel, max_failures=max_failures,
-        )  # fmt: skip
+        found = await named.by_name(session, service, plans, create)
         if follow:
             session.say(f"campaign {found.campaign_id}")
             await _watch(session, broker.watch_campaign(found.campaign_id))
@@ -125,8 +139,7 @@ async def items(
 
 
 async def watch(session: Session, campaign_id: CampaignId, admin: Admin = None) -> None:
-    """Show a campaign to its end, over restarts of the broker; with --json one line per change. Exit code 1 unless it
-    succeeded."""
+    """Show a campaign to its end, over restarts of the broker. Exit code 1 unless it succeeded."""
     async with session.admin_client(admin) as broker:
         await _watch(session, broker.watch_campaign(campaign_id))
 
@@ -164,7 +177,9 @@ async def retry(
     """Try again what failed."""
     async with session.admin_client(admin) as broker:
         found, count = await broker.retry_campaign(campaign_id, reason, validate_only=validate_only)
-    session.say(f"{count} instances are tried again")
+    session.say(
+        f"{count} {'instance' if count == 1 else 'instances'} {'would be' if validate_only else 'to be'} tried again"
+    )
     _emit(session, found)
 
 
@@ -180,10 +195,3 @@ async def _watch(session: Session, states: AsyncIterator[Campaign]) -> None:
     last = await campaign_view.follow(session, states)
     if last.state != "SUCCEEDED":
         raise typer.Exit(Exit.OPERATION_FAILED)
-
-
-def _plan(text: str) -> tuple[str, str]:
-    service_id, slash, plan_id = text.partition("/")
-    if not (slash and service_id and plan_id):
-        raise typer.BadParameter("give SERVICE/PLAN, by their ids", param_hint="SERVICE/PLAN")
-    return service_id, plan_id

@@ -23,7 +23,9 @@ def check(found: CatalogCheck) -> RenderableType:
     """One row per problem, or that there is none."""
     if found.problems:
         return table(("WHERE", "KEY", "PROBLEM"), ((p.place, p.path, p.message) for p in found.problems))
-    return facts((("good", f"{found.services} services, {found.plans} plans"), ("sha256", found.sha256)))
+    return facts(
+        (("good", f"{_many(found.services, 'service')}, {_many(found.plans, 'plan')}"), ("sha256", found.sha256))
+    )
 
 
 def changes(found: Iterable[CatalogChange]) -> Table:
@@ -60,3 +62,7 @@ def versions(found: Iterable[CatalogVersion]) -> Table:
             for v in found
         ),
     )
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,10 +88,16 @@ async def validate(
         found = _judged_here(content, file)
     else:
         async with session.admin_client(admin) as broker:
-            found = await broker.validate_catalog(content)
+            found = _placed(await broker.validate_catalog(content), file)
     session.emit(found, lambda: catalog_tables.check(found))
     if found.problems:
         raise typer.Exit(Exit.USAGE)
+
+
+def _placed(found: CatalogCheck, file: str) -> CatalogCheck:
+    """With the name of the file here: the broker was sent a text."""
+    problems = tuple(replace(one, place=f"{file}{one.place.removeprefix('catalog')}") for one in found.problems)
+    return replace(found, problems=problems)
 
 
 def _judged_here(content: str, file: str) -> CatalogCheck:

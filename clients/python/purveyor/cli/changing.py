@@ -141,7 +141,10 @@ async def _plan_version(session: Session, client: Client, instance_id: str) -> s
         raise FailedPreconditionError(
             f"the plan {found.plan_id!r} has no maintenance version", code="FAILED_PRECONDITION"
         )
-    session.say(f"from {found.maintenance_version or 'none'} to {plan.maintenance_version}")
+    if found.maintenance_version == plan.maintenance_version:
+        session.say(f"it is at {plan.maintenance_version} already")
+    else:
+        session.say(f"from {found.maintenance_version or 'none'} to {plan.maintenance_version}")
     return plan.maintenance_version
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purveyor.cli import ordered
 from purveyor.cli.operating import Admin, DryRun, Reason
-from purveyor.cli.session import Session, command
+from purveyor.cli.session import Session, command, fallback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ LookReason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help=
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    drift = typer.Typer(help="Backends that are not what the records say.", no_args_is_help=True)
+    drift = typer.Typer(help="Backends that are not what the records say; without a command, which.")
+    fallback(drift)(list_drift)
     command(drift, "list")(list_drift)
     command(drift)(look)
     command(drift)(repair)
@@ -62,11 +64,9 @@ async def repair(
     admin: Admin = None,
 ) -> None:
     """Make what is gone or changed again as it was applied. Data that is gone is not brought back."""
-    from purveyor.cli.render import operation  # noqa: PLC0415 - rich only where it is used
-
     async with session.admin_client(admin) as broker:
         found = await broker.repair(session.tenant, instance, reason, wait=wait, validate_only=validate_only)
-    session.emit(found, lambda: operation(found))
+    ordered.tell(session, found, validate_only=validate_only)
 
 
 async def pause(
@@ -75,7 +75,7 @@ async def pause(
     """Leave an instance alone: no rotation, campaign, repair or deletion by the broker itself."""
     async with session.admin_client(admin) as broker:
         found = await broker.pause(session.tenant, instance, reason, validate_only=validate_only)
-    session.emit(found, f"left alone: {instance}: {found.pause_reason}")
+    session.emit(found, f"{'would be' if validate_only else 'is'} left alone: {instance}: {found.pause_reason}")
 
 
 async def resume(
@@ -84,7 +84,7 @@ async def resume(
     """Look after an instance again."""
     async with session.admin_client(admin) as broker:
         found = await broker.resume(session.tenant, instance, reason, validate_only=validate_only)
-    session.emit(found, f"looked after again: {instance}")
+    session.emit(found, f"{'would be' if validate_only else 'is'} looked after again: {instance}")
 
 
 def reports(found: Sequence[DriftReport]) -> Table:

@@ -49,9 +49,7 @@ async def events(
         typer.Option(metavar="FILE", help="Keep the place in FILE and go on from there.", show_default=False),
     ] = None,
 ) -> None:
-    """What happened to instances, bindings and operations, each change once and in order, over restarts of the broker; with
-    --json one line per change.
-    """
+    """What happened to instances, bindings and operations: each change once, in order, over restarts of the broker."""
     start = since or ("now" if follow else "earliest")
     async with session.client() as client:
         async for event in client.events(start, kinds=kind or (), instance_id=instance, place=place, follow=follow):

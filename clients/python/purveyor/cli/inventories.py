@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from purveyor.cli.operating import Admin, DryRun
-from purveyor.cli.session import Session, command
+from purveyor.cli.session import Session, command, fallback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,8 @@ File = Annotated[str, typer.Argument(metavar="FILE|-", help="Ids of instances, o
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    inventory = typer.Typer(help="What platforms still have.", no_args_is_help=True)
+    inventory = typer.Typer(help="What platforms still have; without a command, what they no longer name.")
+    fallback(inventory)(list_orphans)
     command(inventory)(sync)
     command(inventory, "list")(list_orphans)
     app.add_typer(inventory, name="inventory")

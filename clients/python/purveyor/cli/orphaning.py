@@ -56,9 +56,11 @@ async def sweep(
 ) -> None:
     """Compare a backend with the records now, and do what the policy of its provider says."""
     last = None
+    told = ""
     async with session.admin_client(admin) as broker:
         async for last in broker.sweep(provider, reason, validate_only=validate_only):
-            session.say(f"{last.owned} things, {last.orphans} without a record")
+            if (words := f"{last.owned} things, {last.orphans} without a record") != told:
+                session.say(told := words)
     assert last is not None, "a sweep says at least that it is done"
     session.emit(last, lambda: inventories_table([last]))
     if last.brake_reason:
@@ -77,7 +79,7 @@ async def quarantine(
     """Make a thing unusable, and keep it."""
     async with session.admin_client(admin) as broker:
         found = await broker.quarantine_orphan(provider, kind, name, reason, validate_only=validate_only)
-    _tell(session, found)
+    _tell(session, found, tried=not validate_only, validate_only=validate_only)
 
 
 async def release(
@@ -92,7 +94,7 @@ async def release(
     """Take a quarantine back; sweeps leave the thing alone from then on."""
     async with session.admin_client(admin) as broker:
         found = await broker.release_orphan(provider, kind, name, reason, validate_only=validate_only)
-    _tell(session, found)
+    _tell(session, found, tried=not validate_only, validate_only=validate_only)
 
 
 async def reap(
@@ -107,7 +109,7 @@ async def reap(
     """Remove a thing for good, WITH what is in it."""
     async with session.admin_client(admin) as broker:
         found = await broker.reap_orphan(provider, kind, name, reason, validate_only=validate_only)
-    _tell(session, found)
+    _tell(session, found, tried=not validate_only, validate_only=validate_only)
 
 
 async def ignore(
@@ -123,7 +125,7 @@ async def ignore(
     """Have sweeps leave a thing alone."""
     async with session.admin_client(admin) as broker:
         found = await broker.ignore_orphan(provider, kind, name, reason, undo=undo, validate_only=validate_only)
-    _tell(session, found)
+    _tell(session, found, tried=False, validate_only=validate_only)
 
 
 async def resume(
@@ -151,9 +153,12 @@ async def rebuild(
     session.say(", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing bears the store's marker")
 
 
-def _tell(session: Session, found: Orphan) -> None:
+def _tell(session: Session, found: Orphan, *, tried: bool, validate_only: bool) -> None:
+    """The thing as it is now; its failure is that of this act where the backend was `tried`, else of an earlier one."""
     session.emit(found, lambda: orphans_table([found]))
-    if found.failure:
+    if validate_only:
+        session.say("could be done; nothing was changed")
+    if tried and found.failure:
         session.say(f"not done: {found.failure}")
         raise typer.Exit(FAILED)
 

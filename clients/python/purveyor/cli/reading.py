@@ -97,6 +97,8 @@ async def bindings(
     from purveyor.cli import render  # noqa: PLC0415 - as above
 
     if expiring or blocked:
+        if instance_id or (expiring and blocked):
+            raise typer.BadParameter("they are lists of their own, of every tenant", param_hint="--expiring, --blocked")
         return await list_expiring(session, admin, within=within, blocked=blocked, limit=limit)
     async with session.client() as client:
         page_size = LARGEST_PAGE if limit else 0
@@ -153,9 +155,7 @@ async def watch(
     ] = False,
     timeout: Timeout = None,  # noqa: ASYNC109 - the option's name; it becomes asyncio.timeout
 ) -> None:
-    """Follow an operation to its end, or all that are unfinished, over restarts of the broker; with --json one line per
-    change.
-    """
+    """Follow an operation to its end, or all that are unfinished, over restarts of the broker."""
     from purveyor.cli import board, progress, render  # noqa: PLC0415 - as above
 
     if operation_id is None:

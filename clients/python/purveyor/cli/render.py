@@ -109,6 +109,7 @@ def instance(found: Instance) -> Table:
             ("maintenance", found.maintenance_version),
             ("parameters", ", ".join(f"{name}={value}" for name, value in found.parameters.items())),
             ("labels", ", ".join(f"{name}={value}" for name, value in found.labels.items())),
+            ("adopted", "yes" if found.adopted else ""),
             ("protected", "yes" if found.deletion_protected else ""),
             ("drift", found.drift),
             (

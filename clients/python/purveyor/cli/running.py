@@ -102,7 +102,7 @@ def report(session: Session, error: PurveyorError, code: int) -> int:
     tell(f"error: {clean_lines(error.message)}{name}")
     for violation in error.violations:
         line = f"{violation.field}: {violation.description}"
-        if line != error.message:
+        if error.message not in {line, violation.description}:
             tell(f"  {clean_lines(line)}")
     if isinstance(error, UnavailableError | DeadlineExceededError) and error.request_id:
         tell(f"  to send the same request again: --request-id {error.request_id} and the same arguments")

@@ -64,6 +64,7 @@ class CampaignWish(msgspec.Struct, frozen=True, kw_only=True):
     max_failures: int = 0
     page_size: int = 0
     page_token: str = ""
+    follows: bool = False  # from a new catalog: that the plan has lost its last instance meanwhile is no mistake
 
 
 class ItemListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +94,7 @@ class CampaignView(msgspec.Struct, frozen=True):
 
 async def begin(parts: AdminParts, caller: Caller, wish: CampaignWish, act: Act) -> Begun:
     """Begin a campaign, or say what it would do. Raises INVALID_REQUEST, INVALID_PAGE_TOKEN, CAMPAIGN_CONFLICT,
-    REQUEST_ID_REUSED and what `check_target` does."""
+    REQUEST_ID_REUSED, UNKNOWN_PLAN for a plan that neither the catalog nor an instance has, and what `check_target` does."""
     reason = enter(parts, caller, Action.CREATE_CAMPAIGN, act)
     aim = check_aim(wish.aim)
     if aim.tenant:
@@ -102,6 +103,8 @@ async def begin(parts: AdminParts, caller: Caller, wish: CampaignWish, act: Act)
     if (again := await _replayed(parts, caller, act, fingerprint)) is not None:
         return again
     offer, total = check_target(parts.catalog(), aim), await parts.store.total_of_plan(aim)
+    if not total and not wish.follows:
+        parts.catalog().offer(aim.service_id, aim.from_plan_id)  # what neither it nor an instance knows is a mistake
     now = parts.clock.now()
     canary = min(1, total) if wish.canary is None else wish.canary
     pace = Pace(canary=canary, batch_size=wish.batch_size, parallelism=wish.parallelism, max_failures=wish.max_failures)

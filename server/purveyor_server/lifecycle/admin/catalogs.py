@@ -121,7 +121,7 @@ async def _migrate(parts: AdminParts, wish: Wish, version: int) -> tuple[str, ..
             aim = Aim(service_id=plan.service_id, from_plan_id=plan.plan_id, to_plan_id=policy.to)
             digest = hashlib.sha256(plan_name(plan).encode()).hexdigest()[:DIGEST_CHARACTERS]
             act = Act(reason=wish.reason, request_id=f"catalog-{version}-{digest}")
-            made = await campaigns.begin(parts, wish.caller, campaigns.CampaignWish(aim=aim), act)
+            made = await campaigns.begin(parts, wish.caller, campaigns.CampaignWish(aim=aim, follows=True), act)
             begun.append(made.campaign.campaign_id)
     return tuple(begun)
 

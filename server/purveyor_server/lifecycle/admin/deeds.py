@@ -21,7 +21,7 @@ from purveyor_server.lifecycle.admin.contract import Act, AdminParts
 from purveyor_server.lifecycle.admin.inventories import abilities_of
 from purveyor_server.lifecycle.contract import Caller
 from purveyor_server.lifecycle.door import Action
-from purveyor_server.providers.contract import Ability, NotYet, Owned, ProviderError
+from purveyor_server.providers.contract import Ability, NotYet, Owned, ProviderError, RightsMissing
 from purveyor_server.store.sightings import Glimpse, SightingChange
 
 _log = structlog.get_logger(__name__)
@@ -85,10 +85,15 @@ async def _call(parts: AdminParts, ref: ProviderRef, deed: Deed, sighting: Sight
     try:
         answer = await calls[deed](ref, owned)
     except Exception as error:  # noqa: BLE001 - whatever it was, the next sweep sees what became of it
-        said = error.message if isinstance(error, ProviderError) else type(error).__name__
+        said = _words(error) if isinstance(error, ProviderError) else type(error).__name__
         _log.warning("orphan could not be dealt with", provider=ref.name, deed=str(deed), problem=said)
         return said or type(error).__name__
     return f"not finished: {answer.note}" if isinstance(answer, NotYet) else ""
+
+
+def _words(error: ProviderError) -> str:
+    """For operators: where rights are missing, with what an administrator of the backend has to do first."""
+    return f"{error.message}: {error.detail}" if isinstance(error, RightsMissing) and error.detail else error.message
 
 
 def resource(key: SightingKey) -> str:

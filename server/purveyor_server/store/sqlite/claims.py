@@ -211,12 +211,14 @@ def release(transaction: Transaction, owner: str) -> int:
 
 
 def progress(transaction: Transaction, marks: tuple[Progress, ...]) -> None:
-    """Store percent and sentence where the fence holds."""
+    """Store percent and sentence where the fence holds, and the operation is not further already."""
     for mark in marks:
         try:
             operation = held(transaction, mark.fence)
         except LeaseLostError:
             continue
+        if operation.state is OperationState.RUNNING and mark.percent < operation.percent:
+            continue  # of a step that has ended since
         transaction.put_operation(replace(operation, percent=mark.percent, sentence=mark.sentence), quiet=True)
 
 
