@@ -146,9 +146,10 @@ def arrange(made: typer.Typer) -> None:
     order = list(panel_of)
 
     def name_of(found: CommandInfo | TyperInfo) -> str:
-        return found.name or getattr(found.callback, "__name__", "")
+        return str(found.name or getattr(found.callback, "__name__", ""))
 
-    for found in (*made.registered_commands, *made.registered_groups):
+    listed: list[CommandInfo | TyperInfo] = [*made.registered_commands, *made.registered_groups]
+    for found in listed:
         found.rich_help_panel = panel_of[name_of(found)]
     made.registered_commands.sort(key=lambda command: order.index(name_of(command)))
     made.registered_groups.sort(key=lambda group: order.index(name_of(group)))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,20 +76,17 @@ async def start(
         raise typer.BadParameter("give a plan to move to, or --upgrade", param_hint="--to")
     if not (reason or dry_run):
         raise typer.BadParameter("is needed: it is what the audit record will say", param_hint="--reason")
+    more: dict[str, Any] = {
+        "tenant": of_tenant, "canary": canary, "batch_size": batch, "parallelism": parallel, "max_failures": max_failures
+    }  # fmt: skip
     async with session.admin_client(admin) as broker:
 
         async def foresee(service_id: str, plans: tuple[str, ...]) -> None:
-            pages = broker.plan_campaign(
-                service_id, plans[0], to_plan_id="".join(plans[1:]), tenant=of_tenant, canary=canary, batch_size=batch,
-                parallelism=parallel, max_failures=max_failures,
-            )  # fmt: skip
+            pages = broker.plan_campaign(service_id, plans[0], to_plan_id="".join(plans[1:]), **more)
             await campaign_view.foresee(session, pages)
 
         async def create(service_id: str, plans: tuple[str, ...]) -> Campaign:
-            return await broker.create_campaign(
-                service_id, plans[0], reason, to_plan_id="".join(plans[1:]), tenant=of_tenant, canary=canary,
-                batch_size=batch, parallelism=parallel, max_failures=max_failures,
-            )  # fmt: skip
+            return await broker.create_campaign(service_id, plans[0], reason, to_plan_id="".join(plans[1:]), **more)
 
         plans = (name, to) if to else (name,)
         if dry_run:
