@@ -228,4 +228,5 @@ def advice(changes: tuple[CatalogChange, ...]) -> str:
     )
     if not plans:
         return "no policy helps: mend the file"
-    return f"say what becomes of the instances: {' '.join(f'--policy {plan}=keep' for plan in plans)}"
+    chosen = " ".join(f"--policy {plan}=keep" for plan in plans)
+    return f"say what becomes of the instances: {chosen} (or migrate:PLAN)"
