@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from purveyor_server.domain.freezes import Freeze
 from purveyor_server.domain.model import ProviderRef
 from purveyor_server.domain.orphans import SightingKey, SightingState, Standing
 from purveyor_server.domain.policies import InventoryPolicy, OrphanMode
+from purveyor_server.domain.recovery import Recovery
 from purveyor_server.domain.states import InstanceState
 from purveyor_server.lifecycle.admin.contract import Act
 from purveyor_server.lifecycle.admin.rebuilding import Finding
@@ -25,6 +28,7 @@ from purveyor_server.monitor.metrics import Metrics, Sizes
 from purveyor_server.providers.contract import Ability, Ambiguous, Unreachable
 from purveyor_server.store.contract import Store, Writes
 from purveyor_server.store.operating import AuditLook
+from purveyor_server.store.sqlite import rows
 from tests.fakes.sweeping import ACT, REF, START, Rig, rig
 from tests.store_contract import records
 
@@ -407,6 +411,28 @@ async def test_a_provider_that_left_the_catalog_is_only_reported_about(bench: Ri
     found = await bench.sweep()
     assert (found.mode, found.orphans, found.quarantined) == (OrphanMode.REPORT, 1, 0)
     assert bench.backends.calls == []
+
+
+async def test_what_a_restored_store_sees_before_it_is_reviewed_has_its_grace_afterwards(bench: Rig) -> None:
+    """What was made in the time that was lost is in use: it had been confirmed while it was looked at, and gone with the finish."""
+    await bench.store.close()
+    with closing(sqlite3.connect(bench.folder / "store.db")) as connection, connection:
+        told = rows.encode(Recovery(taken_at=START, restored_at=START, revision=0)).decode()
+        connection.execute("INSERT INTO settings (name, value) VALUES ('recovery', ?)", (told,))
+    await bench.open()
+    bench.stray("lost")
+    for _ in range(3):
+        await bench.later(GRACE)
+        await bench.sweep()
+    assert await bench.states() == {"lost": SightingState.SEEN}
+    await bench.store.finish_recovery(
+        AuditRecord(at=START, principal="op", action="FinishRecovery", resource="recovery")
+    )
+    await bench.sweep()
+    assert bench.backends.calls == []
+    await bench.later(GRACE)
+    await bench.sweep()
+    assert bench.backends.calls == ["quarantine lost"]
 
 
 async def test_the_loop_leaves_out_who_cannot_list_for_a_while(bench: Rig) -> None:

@@ -250,6 +250,12 @@ def seen(
     return found
 
 
+def under_review(found: Sighting) -> Sighting:
+    """A sighting of a store that was put back, before an operator has said go on: its grace begins with the last of these."""
+    early = found.state in {SightingState.SEEN, SightingState.CONFIRMED}
+    return replace(found, state=SightingState.SEEN, first_seen=found.last_seen, sweeps=1) if early else found
+
+
 def _came_back(before: Sighting | None, thing: Thing) -> bool:
     return before is not None and before.state is SightingState.REAPED and before.thing == thing
 

@@ -114,7 +114,8 @@ async def _unknown(parts: AdminParts, ref: ProviderRef, recovery: Recovery) -> A
                         kind=DifferenceKind.UNKNOWN_RESOURCE,
                         provider=ref.name,
                         resource=f"{owned.kind} {owned.name}",
-                        sentence=f"made {when} and {what}; nothing deletes it by itself",
+                        sentence=f"made {when} and {what}; nothing deletes it by itself before the recovery is finished, then the"
+                        " policy of its provider does, a grace period later",
                     )
     except Exception as error:  # noqa: BLE001 - a backend that cannot be asked is a finding, not the end of the review
         yield _unreadable(ref, error)

@@ -61,6 +61,7 @@ class _Run:
         self.act = act
         self.policy = policy_of(parts, ref)
         self.tally = Tally()
+        self.recovering = False
         self.inventory: Inventory
 
 
@@ -91,6 +92,7 @@ async def sweep(parts: AdminParts, caller: Caller, provider: str, act: Act) -> A
 
 async def _begin(run: _Run) -> None:
     store, policy, name = run.parts.store, run.policy, run.ref.name
+    run.recovering = await store.recovery() is not None
     if run.act.validate_only:
         now = run.parts.clock.now()
         run.inventory = orphans.begun(await store.inventory(name), name, policy, store.epoch, now)
@@ -133,7 +135,8 @@ def _remembering(run: _Run) -> Callable[[Thing, Sighting | None, Knowledge, date
     name, sweep, grace = run.ref.name, run.inventory.sweep, run.policy.grace
 
     def decide(thing: Thing, before: Sighting | None, knowledge: Knowledge, now: datetime) -> Sighting | None:
-        return orphans.seen(before, name, thing, knowledge, sweep, grace, now)
+        found = orphans.seen(before, name, thing, knowledge, sweep, grace, now)
+        return orphans.under_review(found) if run.recovering and found is not None else found
 
     return decide
 
