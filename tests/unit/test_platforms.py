@@ -15,6 +15,7 @@ from purveyor_server.domain.model import Instance, Settings
 from purveyor_server.domain.platforms import (
     Inventory,
     InventoryReport,
+    OrphanPolicy,
     Placed,
     PlatformRules,
     Verdict,
@@ -25,6 +26,10 @@ from purveyor_server.domain.platforms import (
     replayed,
 )
 from purveyor_server.domain.states import InstanceState
+from purveyor_server.reconcile import platforms
+from purveyor_server.store.contract import Page
+from purveyor_server.store.platforms import PlatformOrphan
+from tests.fakes.situations import instance
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -174,3 +179,35 @@ def test_claims_are_bounded_and_naming_starts_anew() -> None:
         claimed(orphaned(made, NOW), NOW, RULES)
     assert refused.value.reason is Reason.WRONG_STATE
     assert healed(orphaned(made, NOW), NOW).claims == 0
+
+
+class Listed:
+    """A store with so many platform-orphans that may not be touched; notes how many were read."""
+
+    def __init__(self, count: int) -> None:
+        self.uids = [f"u{number:05}" for number in range(count)]
+        self.read: list[str] = []
+
+    async def freezes(self) -> tuple[Any, ...]:
+        return ()
+
+    async def recovery(self) -> None:
+        return None
+
+    async def platform_orphans(self, page: Page, _grace: timedelta) -> tuple[PlatformOrphan, ...]:
+        uids = [uid for uid in self.uids if uid > page.after][: page.limit]
+        self.read += uids
+        return tuple(PlatformOrphan(instance(uid=uid), NOW, 1) for uid in uids)
+
+
+async def test_a_round_looks_at_a_bounded_number_and_the_next_goes_on() -> None:
+    """However many have bindings: a round had read them all, each time."""
+    most = platforms.PAGE * platforms.PAGES
+    store: Any = Listed(most + platforms.PAGE // 2)
+    rules = replace(RULES, policy=OrphanPolicy.DEPROVISION)
+    unused: Any = None
+    loop = platforms.PlatformLoop(store, unused, rules, 60.0)
+    for expected in (store.uids[:most], store.uids[most:], store.uids[:most]):
+        store.read.clear()
+        await loop.once()
+        assert store.read == expected

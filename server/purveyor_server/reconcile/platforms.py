@@ -3,7 +3,8 @@
 Guarantee: only an instance that two inventories a grace apart have left out, that nobody claimed, and that has no live binding; at
 most `cap` in a round; through the door as anybody's deprovision, as it was when it was looked at; never one that is protected,
 adopted or paused. Nothing under the freezes `deletes`, `reaping` and `all`, nor while a restored store is being reviewed.
-Limit: what it may not touch is for operators to see: `purveyor inventory list`.
+A round looks at a bounded number of orphans and the next one goes on from there.
+Limit: what it may not touch is for operators to see: `purveyor inventory list`. The place in the walk is not stored.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from purveyor_server.store.contract import Page, Store
 
 _log = structlog.get_logger(__name__)
 PAGE = 100  # orphans looked at at once
+PAGES = 10  # of them in a round: what may not be touched is passed over, however much of it there is
 STOPS = frozenset({ALL, DELETES, REAPING})
 
 
@@ -36,6 +38,7 @@ class PlatformLoop:
         self._use_cases = use_cases
         self._rules = rules
         self._interval = interval
+        self._after = ""  # where the next round goes on
 
     @property
     def interval(self) -> float:
@@ -46,12 +49,17 @@ class PlatformLoop:
         """Give back at most `cap` of them."""
         if self._rules.policy is not OrphanPolicy.DEPROVISION or await self._stopped():
             return None
-        left, after = self._rules.cap, ""
-        while left and (page := await self._store.platform_orphans(Page(PAGE, after), self._rules.grace)):
+        left = self._rules.cap
+        for _ in range(PAGES):
+            page = await self._store.platform_orphans(Page(PAGE, self._after), self._rules.grace)
             for orphan in page:
-                if left and not orphan.bindings and await self._give_back(orphan.instance):
-                    left -= 1
-            after = page[-1].instance.uid
+                if not left:
+                    return None
+                self._after = orphan.instance.uid
+                left -= not orphan.bindings and await self._give_back(orphan.instance)
+            if len(page) < PAGE:
+                self._after = ""
+                break
         return None
 
     async def _stopped(self) -> bool:
