@@ -310,3 +310,25 @@ async def test_the_command_line_does_all_three(client: purveyor.Client, broker: 
     assert (await ended(client, made["operation_id"])).state == "FAILED"
     assert "left behind: instance/grant" in await run("abandon", made["operation_id"])
     assert "cleans up" in await run("cleanup", made["operation_id"])
+
+
+async def test_an_update_that_failed_past_its_pivot_goes_on(
+    admin: AdminClient, client: purveyor.Client, broker: Whole
+) -> None:
+    """What it leads to is there: it had been left to be deleted, with the data that was moved there."""
+    await (await client.provision("svc", "big", instance_id="orders", parameters={"size": 3}, wait=20)).result()
+    broker.provider.pivot = "space"
+    broker.world.plant("grant.ensure", Permanent("the old place does not answer"))
+    handle = await client.update("orders", parameters={"size": 9})
+    with pytest.raises(OperationFailedError):
+        await handle.result()
+    assert (await client.instance("orders")).state == "DELETE_FAILED"
+    broker.world.calls.clear()
+    again = await admin.retry(handle.id, "it answers again")
+    assert (await ended(client, again.operation_id)).state == "SUCCEEDED"
+    assert [call for call in broker.world.calls if call.endswith(".ensure")] == ["grant.ensure"]
+    instance = await client.instance("orders")
+    assert (instance.state, instance.usable, instance.cleanup_required) == ("READY", True, ())
+    assert instance.parameters == {"size": 9}
+    with pytest.raises(FailedPreconditionError):
+        await admin.retry(handle.id, "once more")

@@ -132,7 +132,7 @@ INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.UPDATING: frozenset({InstanceState.READY, InstanceState.DELETE_FAILED, InstanceState.DEPROVISIONING}),
     InstanceState.DEPROVISIONING: frozenset({InstanceState.DELETED, InstanceState.DELETE_FAILED}),
     InstanceState.FAILED: frozenset({InstanceState.DEPROVISIONING, InstanceState.PROVISIONING, InstanceState.DELETED}),
-    InstanceState.DELETE_FAILED: frozenset({InstanceState.DEPROVISIONING}),
+    InstanceState.DELETE_FAILED: frozenset({InstanceState.DEPROVISIONING, InstanceState.UPDATING}),
     InstanceState.DELETED: frozenset(),
 }
 

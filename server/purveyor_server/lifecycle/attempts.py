@@ -1,7 +1,8 @@
 """A failed operation, once more: from the failed step where its remains were kept, else as a new attempt.
 
 Guarantee: a retry is an operation of its own under the same rules as a caller's request; the failed one stays as it ended and
-names its successor. One whose remains are kept hands its journal on, so a finished step never runs again. One whose remains
+names its successor. One whose remains are kept hands its journal on, so a finished step never runs again; so does an update that
+failed past its pivot, which nothing but its end makes usable again. One whose remains
 are gone is begun anew, under a new uid, with the settings that were asked for.
 Limit: secret parameters went with the remains; such a request its caller has to send again. Pure: a rule inside the store.
 """
@@ -69,8 +70,6 @@ def check_ended_badly(operation: Operation) -> None:
         raise not_retried(operation, "it has succeeded")
     if operation.failure is not None and operation.failure.reason == Reason.PURGED:
         raise not_retried(operation, "its resource was purged")
-    if operation.verb is Verb.UPDATE and operation.past_pivot:
-        raise not_retried(operation, "it failed past the step from which it only goes forward: deprovision is left")
 
 
 def not_retried(operation: Operation, why: str) -> PurveyorError:
@@ -203,6 +202,8 @@ def _check_no_secrets(ask: RetryAsk, sealed: dict[str, str]) -> None:
 def _update(situation: Situation, ask: RetryAsk, instance: Instance, _binding: Binding | None) -> Decision:
     failed = ask.failed
     plan = _known(ask, failed.want)
+    if failed.past_pivot:
+        return _forward(situation, ask, instance, plan)
     if rule(row_of(instance, situation.operations), Ask.UPDATE_OTHER) is not Ruling.ACCEPT:
         raise _busy(failed, situation)
     base = base_of(instance)
@@ -210,6 +211,18 @@ def _update(situation: Situation, ask: RetryAsk, instance: Instance, _binding: B
     going = {"state": InstanceState.UPDATING, "desired": failed.want, "in_flight": failed.want}
     again = touch(instance, situation.now, last_operation=operation.operation_id, **going)
     return Decision(Writes(instances=(again,), operations=(operation,)), operation, again)
+
+
+def _forward(situation: Situation, ask: RetryAsk, instance: Instance, plan: KnownPlan) -> Decision:
+    """An update past its pivot goes on from the failed step: what it leads to is there by then, and there is no way back."""
+    failed = ask.failed
+    if instance.state is not InstanceState.DELETE_FAILED or situation.operations:
+        raise _busy(failed, situation)
+    operation, lines = _resumed(situation, ask, plan, instance, "")
+    operation = replace(operation, past_pivot=True)
+    going = {"state": InstanceState.UPDATING, "in_flight": failed.want, "cleanup_required": ()}
+    again = touch(instance, situation.now, last_operation=operation.operation_id, **going)
+    return Decision(Writes(instances=(again,), operations=(operation,), steps=lines), operation, again)
 
 
 def _deprovision(situation: Situation, ask: RetryAsk, instance: Instance, _binding: Binding | None) -> Decision:
