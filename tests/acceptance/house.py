@@ -60,6 +60,7 @@ services:
         description: Small.
         provider: main
         settings: &settings {{kind: shared, connection_limit: 5, extensions: [citext, not_there]}}
+        binding_rotatable: true
         maintenance_info: {{version: 1.2.0}}
         schemas: &schemas
           service_instance:
@@ -78,6 +79,7 @@ services:
       - id: hasty
         name: hasty
         description: Hasty.
+        binding_rotatable: true
         provider: main
         settings: *settings
         schemas: *schemas
@@ -85,10 +87,21 @@ services:
       - id: unlucky
         name: unlucky
         description: Unlucky.
+        binding_rotatable: true
         provider: main
         settings: *settings
         schemas: *schemas
         limits: {{rollback: 500ms}}
+      # What fails is left as it is.
+      - id: kept
+        name: kept
+        description: Kept.
+        binding_rotatable: true
+        provider: main
+        settings: *settings
+        schemas: *schemas
+        limits: {{operation: 3s}}
+        cleanup: {{mode: manual}}
       - id: unchecked
         name: unchecked
         description: No schemas.
@@ -173,9 +186,9 @@ class House:
         """Accept a bind."""
         return await self.ask("Bind", instance_id=instance_id, binding_id=binding_id, **fields)
 
-    async def active(self, instance_id: str, binding_id: str = "app") -> Any:
+    async def active(self, instance_id: str, binding_id: str = "app", **fields: Any) -> Any:
         """An ACTIVE binding's answer, credentials included."""
-        made = await self.bind(instance_id, binding_id, wait=span(20))
+        made = await self.bind(instance_id, binding_id, wait=span(20), **fields)
         assert made.binding.state == Binding.STATE_ACTIVE, made
         return made
 

@@ -6,17 +6,22 @@ Each row's builder makes one instance per id in that situation; `Scene.close` le
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from purveyor.v1.instance_pb2 import Instance
 from purveyor.v1.operation_pb2 import Operation, Step
+from purveyor_server.domain.names import outside_name
 from tests.acceptance.house import Gate, House, gate, holding, span, until_waiting
 from tests.postgres_server import TestServer
 
 CREATE = {"service_id": "s1", "plan_id": "small"}
 TARGET, OTHER_TARGET = {"connection_limit": 7}, {"connection_limit": 8}
+END, OTHER_END = (Timestamp(seconds=int(time.time()) + hours * 3600) for hours in (1, 2))  # of bindings
 
 
 class Scene:
@@ -27,6 +32,7 @@ class Scene:
         self.postgres = postgres
         self.bound = bound  # ids that get the binding `app` first
         self.create: dict[str, Any] = dict(CREATE)
+        self.binding: dict[str, Any] = {}  # of the request that each binding came from
         self.flight: dict[str, str] = {}
         self._stack = AsyncExitStack()
 
@@ -137,6 +143,12 @@ async def failed(scene: Scene, ids: Sequence[str]) -> None:
     await scene.shut()
 
 
+async def failed_kept(scene: Scene, ids: Sequence[str]) -> None:
+    """The server has no such extension; nothing was undone."""
+    scene.create["plan_id"] = "kept"
+    await failed(scene, ids)
+
+
 async def failed_cleanup(scene: Scene, ids: Sequence[str]) -> None:
     """A provision was cancelled, and what it began cannot settle within its budget."""
     scene.create["plan_id"] = "unlucky"
@@ -183,6 +195,7 @@ BUILDERS: dict[str, Build] = {
     "DELETE_FAILED": delete_failed,
     "FAILED (create)": failed,
     "FAILED (create), clean-up runs or is due": failed_cleanup,
+    "FAILED (create), remains kept for an operator": failed_kept,
     "DELETED": deleted,
 }
 
@@ -190,9 +203,9 @@ BUILDERS: dict[str, Build] = {
 HOME = "home"  # the instance of the rows of bindings; `ids` are binding ids there
 
 
-async def _bound(scene: Scene, ids: Sequence[str], method: str) -> None:
-    """Accept a bind or an unbind of each."""
-    calls = (scene.house.ask(method, instance_id=HOME, binding_id=binding_id) for binding_id in ids)
+async def _bound(scene: Scene, ids: Sequence[str], method: str, **fields: Any) -> None:
+    """Accept a bind, an unbind or a renewal of each."""
+    calls = (scene.house.ask(method, instance_id=HOME, binding_id=binding_id, **fields) for binding_id in ids)
     for binding_id, answer in zip(ids, await asyncio.gather(*calls), strict=True):
         scene.flight[binding_id] = answer.operation.operation_id
 
@@ -200,7 +213,7 @@ async def _bound(scene: Scene, ids: Sequence[str], method: str) -> None:
 async def _active(scene: Scene, ids: Sequence[str]) -> list[tuple[str, str]]:
     """ACTIVE bindings; their logins as pieces."""
     await scene.ready([HOME])
-    made = [await scene.house.active(HOME, binding_id) for binding_id in ids]
+    made = [await scene.house.active(HOME, binding_id, **scene.binding) for binding_id in ids]
     return [("login", answer.binding.uid) for answer in made]
 
 
@@ -222,6 +235,23 @@ async def binding(scene: Scene, ids: Sequence[str]) -> None:
 async def active(scene: Scene, ids: Sequence[str]) -> None:
     """Nothing in flight."""
     await _active(scene, ids)
+    await scene.shut()
+
+
+async def active_work(scene: Scene, ids: Sequence[str]) -> None:
+    """The ALTER ROLE of a renewal hangs."""
+    await _active(scene, ids)
+    await scene.shut()
+    await _bound(scene, ids, "RenewBinding", expire_time=END, allow_shorter=True)
+
+
+async def expired(scene: Scene, ids: Sequence[str]) -> None:
+    """The time of each is over, and no sweep was there yet."""
+    scene.binding["ttl"] = span(1)
+    await _active(scene, ids)
+    ends = [found.expire_time.ToSeconds() for found in (await scene.house.ask("ListBindings")).bindings]
+    async with scene.postgres.superuser() as connection:
+        await connection.execute(f"SELECT pg_sleep_until(to_timestamp({max(ends) + 1.1}))")
     await scene.shut()
 
 
@@ -264,6 +294,19 @@ async def bind_cleanup(scene: Scene, ids: Sequence[str]) -> None:
     await shut.shut()
 
 
+async def bind_kept(scene: Scene, ids: Sequence[str]) -> None:
+    """What members of the instance are members of was away; nothing was undone."""
+    scene.create["plan_id"] = "kept"
+    group = outside_name("grp", (await scene.ready([HOME]))[HOME].uid)
+    async with scene.postgres.superuser() as connection:
+        await connection.execute(f"ALTER ROLE {group} RENAME TO away")
+        await _bound(scene, ids, "Bind")
+        ended = await asyncio.gather(*(scene.house.ended(scene.flight[binding_id]) for binding_id in ids))
+        await connection.execute(f"ALTER ROLE away RENAME TO {group}")
+    assert all(operation.cleanup_required for operation in ended), ended
+    await scene.shut()
+
+
 async def revocation_blocked(scene: Scene, ids: Sequence[str]) -> None:
     """The time of the unbind was over while an earlier run still held the login."""
     scene.create["plan_id"] = "hasty"
@@ -282,8 +325,11 @@ BINDING_BUILDERS: dict[str, Build] = {
     "never was, or DELETED": never_bound,
     "BINDING": binding,
     "ACTIVE": active,
+    "ACTIVE, work on it in flight": active_work,
+    "EXPIRED": expired,
     "UNBINDING": unbinding,
     "FAILED": bind_failed,
     "FAILED, clean-up runs or is due": bind_cleanup,
+    "FAILED, remains kept for an operator": bind_kept,
     "REVOCATION_BLOCKED": revocation_blocked,
 }
