@@ -17,6 +17,7 @@ from tests.recovery.broker import Broker
 from tests.watching.pacing import rest
 
 SERVICE, PLAN = "folder", "small"
+SERVICE_ID, PLAN_ID, LARGE_PLAN_ID = (f"7b0c3a52-4f1e-4c55-9d3b-0c6f5a1d2e0{number}" for number in (1, 2, 3))
 POLL_SECONDS = 0.05
 BUSY_SECONDS = 5.0
 PAGE = 2000
@@ -34,7 +35,16 @@ services:
         name: small
         description: A small one.
         provider: disk
+        binding_rotatable: true
+        bindings: {{overlap: 1h}}
         settings: {{quota_bytes: 1048576, quota_files: 100, max_quota_bytes: 2097152}}
+      - id: 7b0c3a52-4f1e-4c55-9d3b-0c6f5a1d2e03
+        name: large
+        description: A large one.
+        provider: disk
+        binding_rotatable: true
+        bindings: {{overlap: 1h}}
+        settings: {{quota_bytes: 2097152, quota_files: 100, max_quota_bytes: 2097152}}
 """
 CONFIGURATION = """\
 data_dir = "{data}"
@@ -49,6 +59,9 @@ ring_events = 48
 message_events = 16
 page_events = 2
 max_age = "4s"
+[reconcile]
+expiry = "200ms"
+campaigns = "200ms"
 [retention]
 max_events = {kept}
 interval = "300ms"
@@ -58,6 +71,7 @@ SELECT revision, kind, tenant, instance_id, CASE kind WHEN 'OPERATION' THEN oper
 FROM events WHERE revision > ? ORDER BY revision LIMIT ?"""
 EARLIEST = "SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'earliest'"
 UNFINISHED = "SELECT count(*) FROM operations WHERE backlog > 0"
+VERBS = "SELECT DISTINCT json_extract(body, '$.verb') FROM operations"
 LIVING = """\
 SELECT 'INSTANCE', tenant, instance_id, uid, state, body FROM instances WHERE state <> 'DELETED'
 UNION ALL SELECT 'BINDING', tenant, instance_id, uid, state, body FROM bindings WHERE state <> 'DELETED'"""
@@ -136,6 +150,10 @@ class Ledger:
     async def unfinished(self) -> int:
         """Operations that have not ended."""
         return int((await asyncio.to_thread(self._ask, UNFINISHED))[0][0])
+
+    async def verbs(self) -> frozenset[str]:
+        """What kinds of operations there were."""
+        return frozenset(row[0] for row in await asyncio.to_thread(self._ask, VERBS))
 
     async def living(self) -> list[Fact]:
         """Instances and bindings that are there."""

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import purveyor
+from purveyor.admin import AdminClient
 from tests.recovery.broker import Broker
 from tests.watching.house import PLAN, SERVICE, Ledger, make_broker
 from tests.watching.judge import KINDS, Fault, Problem, Wish, judge
 from tests.watching.pacing import rest
 from tests.watching.tampered import FAULTS, Tampered
 from tests.watching.watchers import LibraryWatcher, Watcher, WireWatcher
+from tests.watching.writers import INSTANCES, LONG, end_moves, move, turn
 
 TENANTS = ("acme", "beta", "core")
-INSTANCES = ("a", "b", "c", "d", "e")
 FURNITURE = ("p", "q", "r", "s", "t", "u")
 STARTS = ("NOW", "EARLIEST", "SNAPSHOT")
 OUTAGE_SECONDS = 20.0
@@ -44,6 +45,7 @@ class Options(NamedTuple):
     restart_every: float = 6.0
     kept: int = 400
     seed: int = 1
+    verbs: frozenset[str] = frozenset({"PROVISION", "UPDATE", "BIND", "RENEW", "UNBIND", "REPAIR", "DEPROVISION"})
 
 
 class Suite:
@@ -53,6 +55,7 @@ class Suite:
         self.options = options
         self.problems: list[Problem] = []
         self.events = self.restarts = self.planted = self.found = self.lost = self.streams = 0
+        self.unseen: frozenset[str] = frozenset()
         self._say = say
         self._random = random.Random(options.seed)
         self._over = asyncio.Event()
@@ -60,6 +63,8 @@ class Suite:
     @property
     def clean(self) -> bool:
         """Whether everything was as it must be."""
+        if self.unseen:
+            return False
         return not self.problems and self.restarts > 0 and self.planted == self.found == len(FAULTS)
 
     @property
@@ -90,13 +95,13 @@ class Suite:
         watchers, tampered = self._watchers(broker.address, folder, ledger)
         async with asyncio.TaskGroup() as group:
             group.create_task(ledger.follow())
-            writers = [group.create_task(self._write(broker.address, n)) for n in range(self.options.writers)]
+            writers = [group.create_task(self._write(broker, n)) for n in range(self.options.writers)]
             watching = [group.create_task(watcher.run()) for watcher in (*watchers, *tampered)]
             await self._restart_now_and_then(broker)
             await _planted(tampered)
             self._over.set()
             await asyncio.wait(writers)
-            at_rest = await self._come_to_rest(ledger)
+            at_rest = await self._come_to_rest(ledger, broker)
             until = await ledger.read()
             for watcher in (*watchers, *tampered):
                 watcher.story.until = until
@@ -134,29 +139,19 @@ class Suite:
             for tenant in TENANTS:
                 group.create_task(_provision(address, tenant, FURNITURE))
 
-    async def _write(self, address: str, number: int) -> None:
-        """Order, bind, change and give back, on instances that other writers use too, until told to stop."""
+    async def _write(self, broker: Broker, number: int) -> None:
+        """Order, bind, renew, rotate, change, damage and give back, on instances that other writers use too, until told to stop."""
         choose = random.Random(self.options.seed * 1000 + number)
-        tenant = TENANTS[number % len(TENANTS)]
-        async with purveyor.Client(address, tenant=tenant, retry_for=OUTAGE_SECONDS, timeout=OUTAGE_SECONDS) as client:
+        tenant, address = TENANTS[number % len(TENANTS)], broker.address
+        async with (
+            purveyor.Client(address, tenant=tenant, retry_for=OUTAGE_SECONDS, timeout=OUTAGE_SECONDS) as client,
+            admin_of(broker) as admin,
+        ):
             while not self._over.is_set():
                 try:
-                    await self._turn(client, choose.choice(INSTANCES), choose)
+                    await turn(client, admin, broker.folder / "root", choose)
                 except purveyor.PurveyorError:
                     await rest(self._over, 0.01)  # somebody else was quicker, or the broker is away
-
-    async def _turn(self, client: purveyor.Client, instance_id: str, choose: random.Random) -> None:
-        act = choose.random()
-        if act < 0.4:
-            await client.provision(SERVICE, PLAN, instance_id=instance_id, wait=2)
-        elif act < 0.6:
-            await client.bind(instance_id, binding_id=choose.choice("xyz"), wait=2)
-        elif act < 0.7:
-            await client.update(instance_id, labels={"n": str(choose.random())}, wait=2)
-        elif act < 0.85:
-            await client.unbind(instance_id, choose.choice("xyz"), wait=2)
-        else:
-            await client.deprovision(instance_id, cascade=True, wait=2)
 
     async def _restart_now_and_then(self, broker: Broker) -> None:
         """Kill -9 and graceful stops in turn, for the length of the storm."""
@@ -171,21 +166,30 @@ class Suite:
                     await broker.died()
                 await broker.start()
                 self.restarts += 1
+                async with admin_of(broker) as admin:
+                    with suppress(purveyor.PurveyorError):  # one is going on
+                        await move(admin, TENANTS[self.restarts % len(TENANTS)], self.restarts // len(TENANTS))
 
-    async def _come_to_rest(self, ledger: Ledger) -> bool:
-        """Wait until no operation is left; False when some do not end."""
+    async def _come_to_rest(self, ledger: Ledger, broker: Broker) -> bool:
+        """Wait until the broker does nothing more by itself: no operation is left, and no binding that ends soon; False when
+        that does not come."""
         end = time.monotonic() + REST_SECONDS
-        while await ledger.unfinished():
-            if time.monotonic() > end:
-                self._say(f"{await ledger.unfinished()} operations did not end: pictures are not judged")
-                return False
-            ledger.news.clear()
-            await rest(ledger.news, 1.0)
+        async with admin_of(broker) as admin:
+            await end_moves(admin)
+            while await ledger.unfinished() or [1 async for _ in admin.expiring_bindings(within=LONG / 2)]:
+                if time.monotonic() > end:
+                    self._say(f"{await ledger.unfinished()} operations did not end: pictures are not judged")
+                    return False
+                ledger.news.clear()
+                await rest(ledger.news, 1.0)
         return True
 
     async def _judge(self, ledger: Ledger, watchers: list[Watcher], tampered: list[Tampered], *, at_rest: bool) -> None:
         living = await ledger.living() if at_rest else None
         self.events = ledger.head
+        verbs = await ledger.verbs()
+        self.unseen = self.options.verbs - verbs
+        self._say(f"operations: {' '.join(sorted(verbs))}{f'; none of {self.unseen}' if self.unseen else ''}")
         for watcher in watchers:
             found = judge(watcher.story, ledger.facts, living)
             self.problems += found
@@ -202,6 +206,12 @@ class Suite:
         self._say(f"streams={self.streams} deliveries={told} compacted={self.lost} seed={self.options.seed}")
         for problem in self.problems[:SHOWN]:
             self._say(f"{problem.fault}: {problem.text}")
+
+
+def admin_of(broker: Broker) -> AdminClient:
+    """An operator's client."""
+    address = f"unix:{broker.folder}/data/admin.sock"
+    return AdminClient(address, timeout=OUTAGE_SECONDS, retry_for=OUTAGE_SECONDS)
 
 
 async def _provision(address: str, tenant: str, names: Sequence[str]) -> None:

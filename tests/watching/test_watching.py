@@ -20,7 +20,7 @@ SEED = int(os.environ.get("WATCH_SEED", "1"))
 @pytest.mark.crash
 @pytest.mark.slow
 async def test_nothing_is_missed_or_told_twice() -> None:
-    options = Options(seconds=5.0, watchers=12, writers=4, restart_every=2.0, kept=100, seed=SEED)
+    options = Options(seconds=5.0, watchers=12, writers=4, restart_every=2.0, kept=100, seed=SEED, verbs=frozenset())
     suite = Suite(options, print)
     print(f"seed {SEED} (WATCH_SEED)")
 
