@@ -110,6 +110,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._database = folder / "data" / "purveyor.db"
         self.facts: list[Fact] = []
+        self.heard = 0  # the newest revision that any watcher was told: the broker hears of a commit a moment after it
         self.closed = asyncio.Event()
         self.news = asyncio.Event()
 

@@ -61,7 +61,7 @@ class Watcher(ABC):
         while True:
             last = self.finishing.is_set()
             if self.fresh:  # also who died in its first message
-                self._head_before = self._ledger.head
+                self._head_before = self._ledger.heard
                 if self._begun and self.story.told:
                     self._lost_after = self.story.last
                 self._begun = False
@@ -118,6 +118,11 @@ class Watcher(ABC):
             self._begun = False
         elif not isinstance(error, PASSING) and error.reason != "TOO_MANY_STREAMS":
             raise error
+
+    def hear(self, fact: Fact) -> None:
+        """An event came: the broker knows of it, so who begins after this must not be told it."""
+        self.story.tell(fact)
+        self._ledger.heard = max(self._ledger.heard, fact.revision)
 
     async def begin(self, snapshot_at: int = 0) -> None:
         """It has a place after a fresh beginning: behind `snapshot_at`, where its snapshot began; without one, what it is told
@@ -233,7 +238,7 @@ class WireWatcher(Watcher):
             if event.type == PRESENT:
                 self.story.show(fact)
             else:
-                self.story.tell(fact)
+                self.hear(fact)
         self._token = message.resume_token
 
 
@@ -298,7 +303,7 @@ class LibraryWatcher(Watcher):
         if event.type == "PRESENT":
             self.story.show(fact)
         elif event.revision > self.story.last:  # the rest of a message is told again to a reader that died in it
-            self.story.tell(fact)
+            self.hear(fact)
 
 
 def position_of(token: str) -> int:
