@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purveyor.cli import ordered
+from purveyor.cli import completing, ordered
 from purveyor.cli.operating import Admin, DryRun, Reason
 from purveyor.cli.session import Session, command, fallback
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from purveyor.drift_values import DriftReport
 
-Instance = Annotated[str, typer.Argument(metavar="INSTANCE")]
+Instance = Annotated[str, typer.Argument(metavar="INSTANCE", autocompletion=completing.instances)]
 LookReason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it stays in the audit record.")]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purveyor.cli import completing
 from purveyor.cli.operating import Admin, DryRun
 from purveyor.cli.session import Session, command, fallback
 
@@ -61,7 +62,9 @@ async def list_orphans(session: Session, admin: Admin = None) -> None:
 
 
 async def claim(
-    session: Session, instance: Annotated[str, typer.Argument(metavar="INSTANCE")], validate_only: DryRun = False
+    session: Session,
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", autocompletion=completing.instances)],
+    validate_only: DryRun = False,
 ) -> None:
     """Say of a platform-orphan that it is this platform's own after all."""
     async with session.client() as client:

@@ -76,9 +76,8 @@ async def thaw(
     name = _name(what)
     async with session.admin_client(admin) as broker:
         found, operations = await broker.thaw(name, reason, validate_only=validate_only)
-    if found is None:
-        session.say(f"{name} was not frozen")
-    session.emit({"freeze": found, "operations": operations}, f"thawed: {name}; {operations} operations go on")
+    done = f"{'would be' if validate_only else 'is'} thawed: {name}; {operations} operations go on"
+    session.emit({"freeze": found, "operations": operations}, f"{name} was not frozen" if found is None else done)
 
 
 def _name(what: list[str]) -> str:

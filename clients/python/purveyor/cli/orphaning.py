@@ -202,7 +202,7 @@ def inventories_table(found: Sequence[InventoryStatus]) -> Table:
                 str(one.quarantined),
                 str(one.reaped),
                 str(one.failed),
-                f"STOPPED: {one.brake_reason}" if one.brake_reason else one.problem or "-",
+                f"STOPPED: {one.brake_reason}; see `purveyor orphans`" if one.brake_reason else one.problem or "-",
             )
             for one in found
         ),
