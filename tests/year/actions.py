@@ -114,6 +114,10 @@ class Litter(Action, frozen=True):
     of_gone: bool = False
 
 
+class Flood(Action, frozen=True):
+    """So many things with our marker appear at once that no sweep should believe it; the first flood of a story only."""
+
+
 class Stranger(Action, frozen=True):
     """Something of somebody else appears: with no marker, or (`marked`) with that of another broker."""
 

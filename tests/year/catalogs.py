@@ -73,6 +73,7 @@ INVENTORY = InventoryPolicy(
     grace=timedelta(days=6),
     cap=3,
     brake_percent=100.0,
+    brake_count=8,
 )
 
 

@@ -3,7 +3,8 @@
 Guarantee: every command, query, migration and refusal is the product's own code; what is left out is the hand-over to a
 thread, and the disk's flush. The power can be cut, at once or behind the next commits: what was committed is there, what
 was not is gone, and nobody is answered any more.
-Limit: a command and a read take no simulated time.
+Limit: a command and a read take no simulated time, and share one connection and its rollback journal: what WAL does beside a
+reader is for `tests/store_contract`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import Any, TypeVar
 from purveyor_server.domain.errors import PurveyorError
 from purveyor_server.kit.clock import Clock
 from purveyor_server.store.sqlite import store as store_module
-from purveyor_server.store.sqlite.connection import connect_writer
+from purveyor_server.store.sqlite.connection import STATEMENT_CACHE
 from purveyor_server.store.sqlite.errors import unavailable
-from purveyor_server.store.sqlite.readers import STATEMENT_CACHE, Readers
+from purveyor_server.store.sqlite.readers import Readers
 from purveyor_server.store.sqlite.rows import Row
 from purveyor_server.store.sqlite.settings import SqliteSettings
 from purveyor_server.store.sqlite.store import SqliteStore, open_store
@@ -32,6 +33,15 @@ from tests.year.virtual import swapped
 SETTINGS = SqliteSettings(readers=1, low_water_bytes=0, cache_bytes=4 * 1024 * 1024)
 T = TypeVar("T")
 ROOM = 1 << 40  # bytes
+TUNING = (
+    "locking_mode = EXCLUSIVE",
+    "journal_mode = MEMORY",
+    "synchronous = OFF",
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    f"cache_size = {-SETTINGS.cache_bytes // 1024}",
+)
+_CONNECTIONS: dict[Path, sqlite3.Connection] = {}
 
 
 class _Queue:
@@ -83,6 +93,9 @@ class InlineWriter(Writer):
         self._queue.items.clear()  # type: ignore[attr-defined]
         if self._patience is not None:
             self._patience.cancel()
+
+    def let_go(self) -> None:
+        """Close the file. Reads that were on their way when the power was cut may have used it until now."""
         self._drop_connection()
 
     def _pump(self) -> None:
@@ -102,18 +115,17 @@ class InlineWriter(Writer):
 
 
 class InlineReaders(Readers):
-    """One connection, used on the loop."""
+    """The writer's connection, between its transactions: each of them begins and ends in one turn of the loop."""
 
     async def open(self) -> None:
-        self._connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=STATEMENT_CACHE)
-        self._connection.execute("PRAGMA query_only = ON")
+        """The file is open."""
 
     async def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         await asyncio.sleep(0)  # others come in between, as they do in the product
         if self._closed:
             raise unavailable(self._settings.retry_after)
         try:
-            return [tuple(row) for row in self._connection.execute(sql, parameters)]
+            return _CONNECTIONS[self._path].execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
@@ -125,10 +137,9 @@ class InlineReaders(Readers):
         self.close_now()
 
     def close_now(self) -> None:
-        """Close the connection."""
-        if not self._closed:
-            self._connection.close()
+        """Read no more; the connection is the writer's to close."""
         self._closed = True
+        _CONNECTIONS.pop(self._path, None)
 
 
 def writer_of(store: SqliteStore) -> InlineWriter:
@@ -142,6 +153,7 @@ def drop(store: SqliteStore) -> None:
     writer_of(store).cut_power()
     assert isinstance(store._readers, InlineReaders)
     store._readers.close_now()
+    writer_of(store).let_go()
     store._lock.release()
 
 
@@ -152,7 +164,9 @@ async def open_inline(path: Path, clock: Clock) -> SqliteStore:
 
 
 def _quick(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
-    """A connection that does not wait for the disk: no power is really cut here."""
-    connection = connect_writer(path, settings)
-    connection.execute("PRAGMA synchronous = OFF")
+    """The one connection of a file. It does not wait for the disk, as no power is really cut here, nor for others."""
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=STATEMENT_CACHE)
+    for pragma in TUNING:
+        connection.execute(f"PRAGMA {pragma}")
+    _CONNECTIONS[path] = connection
     return connection

@@ -65,6 +65,7 @@ class Judge:
         self.wrong: list[str] = []
         self.store_id = ""
         self.orphans: dict[str, datetime] = {}  # what appeared behind the broker's back, by name: when
+        self.flooded = False  # more appeared at once than is to be believed, and nobody has said go on
         self.reaped = 0
         self.logins = 0
         self._backend = backend
@@ -106,6 +107,8 @@ class Judge:
 
     def _meets_orphan(self, thing: Thing, what: str) -> None:
         age = self._backend.clock.now() - self.orphans[thing.name]
+        if self.flooded:
+            self.say(f"the orphan {thing.name} is {what}, though there are {len(self.orphans)} and nobody said go on")
         if age < INVENTORY.grace:
             self.say(f"the orphan {thing.name} is {what} after {age}, before its grace is over")
         if what == "removed":
@@ -114,7 +117,7 @@ class Judge:
 
     def look_at_orphans(self) -> None:
         """Those that should be gone by now, had nothing stood in the way of sweeps."""
-        most = ORPHAN_AGE + INVENTORY.every * (len(self.orphans) // INVENTORY.cap)
+        most = ORPHAN_AGE + 2 * INVENTORY.every * (len(self.orphans) // INVENTORY.cap)  # each is two deeds
         for name, since in self.orphans.items():
             age = self._excuses.unexcused(since, self._backend.clock.now())
             if age > most:

@@ -6,6 +6,7 @@ told (its broker died) is read through the public use-cases after the next start
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -60,6 +61,7 @@ class Ledger:
         self.resources: dict[str, Resource] = {}
         self.accesses: dict[str, Access] = {}
         self.ended = self.expiries = self.rotations = self.moved = 0
+        self.moves: Counter[str] = Counter()  # updates by campaigns that have ended, well or not, by uid of the instance
         self._ended_ids: set[str] = set()
         self._wishes: dict[str, dict[str, Any]] = {}  # what an operation, once it succeeds, has made true
 
@@ -137,6 +139,8 @@ class Ledger:
                 self._end(operation)
 
     def _end(self, operation: Operation) -> None:
+        if operation.verb is Verb.UPDATE and operation.principal == BROKER.subject:
+            self.moves[operation.instance_uid] += 1
         if operation.state is not OperationState.SUCCEEDED:
             return
         match operation.verb:

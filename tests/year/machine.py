@@ -17,7 +17,8 @@ from tests.year.actions import Action, FreezeName, Harm, Steering, Story
 from tests.year.backend import Fault
 from tests.year.catalogs import CHANGES
 from tests.year.choosing import suited
-from tests.year.house import DAY
+from tests.year.habits import HABITS
+from tests.year.house import DAY, SOUND
 from tests.year.teller import Figures
 from tests.year.telling import telling
 
@@ -86,9 +87,10 @@ def told(found: list[str], story: Story, seed: int) -> str:
 
 
 class Year(RuleBasedStateMachine):
-    """A broker's year. `figures` of all runs are added up in the class."""
+    """A broker's year. `figures` of all runs are added up in the class, `spoil` is what all of them lack."""
 
     figures = Figures()
+    spoil = SOUND
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +100,8 @@ class Year(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32 - 1), furnished=st.integers(0, 3))
     def begin(self, seed: int, furnished: int) -> None:
         self.seed = seed
-        self.told = self._stack.enter_context(telling(seed))
+        self.told = self._stack.enter_context(telling(seed, self.spoil))
+        self.figures["begun"] += 1
         for action in FURNITURE[: 2 * furnished]:
             self._do(action)
 
@@ -156,6 +159,11 @@ class Year(RuleBasedStateMachine):
     @rule(order=CAMPAIGNS)
     def campaign(self, order: Action) -> None:
         self._do(order)
+
+    @rule(habit=HABITS)
+    def follow(self, habit: Story) -> None:
+        for action in habit:
+            self._do(action)
 
     def teardown(self) -> None:
         try:

@@ -32,14 +32,17 @@ class Operator:
         self._house = house
         self._ask = ask
         self._newest = newest
+        self.turns = 0  # in which campaigns may update an instance: each of them, and each time that one is tried again
 
     async def do(self, action: Action) -> None:
         """One act."""
         admin = self._house.process.admin
         match action:
             case actions.Apply(catalog, policies):
+                self.turns += len(policies)
                 await self._ask(admin.apply_catalog(CALLER, catalog, policies, 0, ACT))
             case actions.Campaign(plan, to):
+                self.turns += 1
                 aim = Aim(service_id=SERVICE, from_plan_id=plan, to_plan_id=to)
                 await self._ask(admin.begin_campaign(CALLER, CampaignWish(aim=aim), ACT))
             case actions.Steer(how):
@@ -50,6 +53,7 @@ class Operator:
                 await self._ask(admin.clean_up(CALLER, self._newest[instance].operation_id, ACT))
 
     async def _steer(self, how: actions.Steering) -> None:
+        self.turns += how is actions.Steering.RETRY
         for campaign in (await self._campaigns())[:1]:
             await self._ask(self._steering(how, campaign.campaign_id))
 
@@ -77,9 +81,13 @@ class Operator:
                     await self._ask(self._steering(how, campaign.campaign_id))
             await self._house.live(CAMPAIGN_TIME)
 
-    async def check_campaigns(self, judge: Judge) -> None:
-        """Every one is over, and knows of each of its instances what became of it."""
-        for campaign in await self._campaigns():
+    async def check_campaigns(self, judge: Judge, moves: Mapping[str, int]) -> None:
+        """Every one is over, knows of each of its instances what became of it, and has asked for each once a turn."""
+        campaigns = await self._campaigns()
+        for uid, count in moves.items():
+            if count > self.turns:
+                judge.say(f"campaigns have updated the instance {uid} {count} times, in {self.turns} turns")
+        for campaign in campaigns:
             if campaign.state not in OVER:
                 judge.say(f"the campaign of {campaign.aim.from_plan_id} stays {campaign.state}: {campaign.problem}")
             elif campaign.counts.running or (campaign.counts.pending and campaign.state is not CampaignState.ABORTED):

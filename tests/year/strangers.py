@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 import uuid
 
-from tests.year.actions import Harm, Litter, Stranger, Tamper
+from tests.year.actions import Flood, Harm, Litter, Stranger, Tamper
 from tests.year.backend import Backend, Thing
+from tests.year.catalogs import INVENTORY
 from tests.year.judge import Judge
 from tests.year.ledger import Ledger
 
+FLOOD = INVENTORY.brake_count + 2  # things
 ELSEWHERE = "00000000-0000-7000-8000-00000000e15e"  # another broker's store
 
 
@@ -21,16 +23,19 @@ class Strangers:
 
     def __init__(self, backend: Backend, ledger: Ledger, judge: Judge, chance: random.Random) -> None:
         self.harmed: set[str] = set()  # uids of instances
+        self.flooded = False
         self._backend = backend
         self._ledger = ledger
         self._judge = judge
         self._chance = chance
 
-    def do(self, action: Litter | Stranger | Tamper) -> None:
+    def do(self, action: Litter | Flood | Stranger | Tamper) -> None:
         """One deed."""
         match action:
             case Litter(kind, of_gone):
                 self.litter(kind, of_gone=of_gone)
+            case Flood():
+                self.flood()
             case Stranger(kind, marked):
                 self.own(kind, marked=marked)
             case Tamper(instance, harm):
@@ -46,6 +51,14 @@ class Strangers:
         thing = self._make(kind, uid, self._judge.store_id)
         if thing is not None:
             self._judge.orphans[thing.name] = self._backend.clock.now()
+
+    def flood(self) -> None:
+        """Once only: what operators have let pass before may pass again."""
+        if self.flooded or not self._ledger.resources:
+            return
+        self.flooded = self._judge.flooded = True
+        for number in range(FLOOD):
+            self.litter("login" if number % 2 else "space", of_gone=False)
 
     def own(self, kind: str, *, marked: bool) -> None:
         """Something that is nobody's business here."""

@@ -5,10 +5,12 @@ Guarantee: `clean` is true only if no story went wrong and every planted fault w
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from typing import NamedTuple
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -17,11 +19,15 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.year import controls
 from tests.year.actions import Story
 from tests.year.controls import Verdict
+from tests.year.house import SOUND, Spoil
 from tests.year.machine import WrongError, Year, told
+from tests.year.mutants import MUTANTS
 from tests.year.shrinking import shortest
 from tests.year.teller import Figures
 from tests.year.telling import tell
 
+HUNTED = 50  # stories of one seed
+COLLECT = (50_000, 20, 20)
 STEPS = 18  # at most, of one story: each is an action, often with a pause behind it
 
 
@@ -44,8 +50,34 @@ class Batch(NamedTuple):
 
 def run_batch(number: int, runs: int) -> Batch:
     """`runs` stories that follow from the seed `number`."""
-    Year.figures = Figures()
-    wrong = ""
+    failure = tell_batch(number, runs, SOUND)
+    return Batch(number, dict(Year.figures), shortened(failure) if failure is not None else "")
+
+
+class Hunt(NamedTuple):
+    """What random stories say of a mutant: the words of the finding ("" for none), and how many stories it took."""
+
+    name: str
+    words: str
+    stories: int
+
+
+def hunt(mutant: int, number: int, runs: int) -> Hunt:
+    """Tell stories with `MUTANTS[mutant]`, from the seed `number` on, until one is found to go wrong."""
+    name, spoil = MUTANTS[mutant]
+    told = 0
+    while told < runs:
+        failure = tell_batch(number, min(HUNTED, runs - told), spoil)
+        told, number = told + Year.figures["begun"], number + 1
+        if failure is not None:
+            return Hunt(name, failure.found[0], told)
+    return Hunt(name, "", told)
+
+
+def tell_batch(number: int, runs: int, spoil: Spoil) -> WrongError | None:
+    """`runs` stories that follow from the seed `number`; the first that goes wrong, if any does. Figures are left in `Year`."""
+    Year.figures, Year.spoil = Figures(), spoil
+    calm_collector()
     try:
         run_state_machine_as_test(
             seed(number)(Year),
@@ -56,11 +88,21 @@ def run_batch(number: int, runs: int) -> Batch:
                 database=None,
                 suppress_health_check=list(HealthCheck),
                 phases=[Phase.generate],
+                report_multiple_bugs=False,
+                print_blob=False,
             ),
         )
     except WrongError as failure:
-        wrong = shortened(failure)
-    return Batch(number, dict(Year.figures), wrong)
+        return failure
+    return None
+
+
+@cache
+def calm_collector() -> None:
+    """What is imported stays: it need not be looked through for every story again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def shortened(failure: WrongError) -> str:

@@ -120,7 +120,7 @@ class Teller:
                 self.judge.frozen.pop(name, None)
                 await self._ask(self.house.process.admin.thaw(CALLER, name, ACT))
                 self.excuses.end(name)
-            case actions.Litter() | actions.Stranger() | actions.Tamper():
+            case actions.Litter() | actions.Flood() | actions.Stranger() | actions.Tamper():
                 self.strangers.do(action)
             case actions.Apply() | actions.Campaign() | actions.Steer() | actions.Retry() | actions.CleanUp():
                 await self.operator.do(action)
@@ -274,6 +274,7 @@ class Teller:
         if inventory is None or inventory.brake is None:
             return
         self.figures["brakes"] += 1
+        self.strangers.flooded, self.judge.flooded = True, False
         self.excuses.add(inventory.brake.at, self.house.clock.now() + AFTER_TROUBLE)
         await self._ask(self.house.process.admin.resume_sweep(CALLER, REF.name, ACT))
 
@@ -303,7 +304,7 @@ class Teller:
             self.judge.use_everything()
         await self._quiet()
         await self.do(actions.Use())
-        await self.operator.check_campaigns(self.judge)
+        await self.operator.check_campaigns(self.judge, self.ledger.moves)
         self.judge.compare(*await self._at_rest())
 
     async def _at_rest(self) -> tuple[list[Instance], list[Binding]]:
