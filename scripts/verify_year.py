@@ -40,8 +40,11 @@ def read_options(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--runs", type=int, default=defaults.runs, help="stories (%(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of the first batch (%(default)s)")
     parser.add_argument("--processes", type=int, default=defaults.processes, help="(%(default)s)")
+    parser.add_argument(
+        "--hunt", type=int, default=defaults.hunt, help="stories for each mutant, at most (%(default)s)"
+    )
     given = parser.parse_args(argv)
-    return defaults._replace(runs=given.runs, seed=given.seed, processes=given.processes)
+    return Options(runs=given.runs, seed=given.seed, processes=given.processes, hunt=given.hunt)
 
 
 if __name__ == "__main__":

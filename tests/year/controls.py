@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from purveyor_server.engine import journal
 from tests.year.actions import (
     Bind,
+    Campaign,
+    Flood,
     Freeze,
     FreezeName,
     Harm,
@@ -25,6 +26,7 @@ from tests.year.actions import (
 )
 from tests.year.backend import Fault
 from tests.year.house import DAY, SOUND, Spoil
+from tests.year.mutants import TWICE, UNBRAKED, UNFROZEN
 from tests.year.telling import tell
 
 FURNISHED = (Provision("a", "small"), Wait(60.0), Bind("a", "x", 20), Wait(60.0))
@@ -87,9 +89,27 @@ CONTROLS = (
     ),
     Control(
         "do not look at freezes",
-        Spoil(swap=(journal, "holding", lambda *_about: None)),
+        UNFROZEN,
         (*FURNISHED, Freeze(FreezeName.ALL), Wait(600.0), Update("a", 5), Wait(600.0)),
         "is frozen since",
+    ),
+    Control(
+        "let a campaign update an instance twice",
+        TWICE,
+        (
+            Provision("a", "small"),
+            Wait(60.0),
+            Plant("space.ensure", Fault.REFUSED),
+            Campaign("small", "large"),
+            Wait(20 * DAY),
+        ),
+        "campaigns have updated the instance",
+    ),
+    Control(
+        "sweep on without a brake",
+        UNBRAKED,
+        (*FURNISHED, Flood(), Wait(20 * DAY)),
+        "and nobody said go on",
     ),
     Control("skip an expiry", Spoil(loops=frozenset({"expiry"})), (*FURNISHED, Wait(60 * DAY)), "stays open"),
     Control(

@@ -86,7 +86,13 @@ def unlucky_order(draw: st.DrawFn) -> Story:
     then = draw(st.sampled_from([Fault.REFUSED, Fault.REFUSED, Fault.GARBAGE]))
     make = draw(MAKES)
     broken: Action = draw(st.one_of(st.builds(CutAtCommit, CUTS), st.builds(Crash, st.just(5.0)), st.just(Use())))
-    return (Plant(make, first), Plant(make, then), Provision(instance, plan), broken, Wait(draw(st.sampled_from([60.0, DAY]))))
+    return (
+        Plant(make, first),
+        Plant(make, then),
+        Provision(instance, plan),
+        broken,
+        Wait(draw(st.sampled_from([60.0, DAY]))),
+    )
 
 
 @st.composite

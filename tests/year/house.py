@@ -80,15 +80,15 @@ Answer = TypeVar("Answer")
 
 
 class Spoil(NamedTuple):
-    """What a negative control takes away: safeguards by failpoint, loops by name, what the backend looks after, a part of a
-    module (the module, its name, what stands there instead); and the catalog, whose policies the judge does not know."""
+    """What a negative control takes away: safeguards by failpoint, loops by name, what the backend looks after, parts of
+    modules (the module, its name, what stands there instead); and the catalog, whose policies the judge does not know."""
 
     failpoints: str = ""
     loops: frozenset[str] = frozenset()
     keeps_ends: bool = True
     reads_markers: bool = True
     catalog: str = "plain"
-    swap: tuple[ModuleType, str, Any] | None = None
+    swaps: tuple[tuple[ModuleType, str, Any], ...] = ()
 
 
 SOUND = Spoil()

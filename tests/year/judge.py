@@ -66,6 +66,7 @@ class Judge:
         self.store_id = ""
         self.orphans: dict[str, datetime] = {}  # what appeared behind the broker's back, by name: when
         self.flooded = False  # more appeared at once than is to be believed, and nobody has said go on
+        self._crowd = 0  # the most things without an owner, since there were none
         self.reaped = 0
         self.logins = 0
         self._backend = backend
@@ -117,11 +118,18 @@ class Judge:
 
     def look_at_orphans(self) -> None:
         """Those that should be gone by now, had nothing stood in the way of sweeps."""
-        most = ORPHAN_AGE + 2 * INVENTORY.every * (len(self.orphans) // INVENTORY.cap)  # each is two deeds
+        crowd = sum(self._is_nobodys(thing) for thing in self._backend.things.values())
+        self._crowd = max(self._crowd, crowd) if crowd else 0
+        most = ORPHAN_AGE + 2 * INVENTORY.every * (self._crowd // INVENTORY.cap)  # each is two deeds
         for name, since in self.orphans.items():
             age = self._excuses.unexcused(since, self._backend.clock.now())
             if age > most:
                 self.say(f"the orphan {name} is there for {age}, longer than its policy allows")
+
+    def _is_nobodys(self, thing: Thing) -> bool:
+        """Whether it may have to wait in one line with orphans."""
+        record = self._ledger.resources.get(thing.uid) or self._ledger.accesses.get(thing.uid)
+        return bool(thing.marker) and (record is None or not record.made or record.unwanted)
 
     def _must_open(self, access: Access, now: datetime) -> bool:
         """Whether this binding's credentials have to work."""

@@ -61,7 +61,9 @@ class Ledger:
         self.resources: dict[str, Resource] = {}
         self.accesses: dict[str, Access] = {}
         self.ended = self.expiries = self.rotations = self.moved = 0
-        self.moves: Counter[str] = Counter()  # updates by campaigns that have ended, well or not, by uid of the instance
+        self.moves: Counter[str] = (
+            Counter()
+        )  # updates by campaigns that have ended, well or not, by uid of the instance
         self._ended_ids: set[str] = set()
         self._wishes: dict[str, dict[str, Any]] = {}  # what an operation, once it succeeds, has made true
 

@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from purveyor_server.domain import orphans
+from purveyor_server.domain import campaign_items, orphans
+from purveyor_server.domain.campaigns import Item, ItemState
 from purveyor_server.domain.leases import renewal_target
-from purveyor_server.domain.model import Instance
+from purveyor_server.domain.model import Operation
 from purveyor_server.domain.policies import LeasePolicy
 from purveyor_server.engine import journal, succession
 from purveyor_server.lifecycle import renew
 from purveyor_server.lifecycle.admin import sweeping
-from purveyor_server.lifecycle.admin.campaign_moves import update_of
-from purveyor_server.reconcile import campaigns, leases
+from purveyor_server.reconcile import leases
 from purveyor_server.store.sqlite import sightings
 from tests.year.catalogs import LEASE
 from tests.year.house import Spoil
 
-SCENE = sweeping.scene
+SCENE, ENDED = sweeping.scene, campaign_items.ended
 
 
 class Mutant(NamedTuple):
@@ -56,22 +56,28 @@ def _unfrozen(*about: Any) -> orphans.Scene:
     return replace(SCENE(*about), freezes=())
 
 
-def _nameless(aim: Any, version: str, instance: Instance, _request_id: str = "", **more: Any) -> Any:
-    """A campaign's update without its request id, of whatever state the instance is in."""
-    return update_of(aim, version, instance, "", **more)
+def asked_again(item: Item, operation: Operation, now: datetime) -> Item:
+    """A campaign's item whose update has ended: one that failed is begun anew, by another request."""
+    found = ENDED(item, operation, now)
+    if found.state is not ItemState.FAILED:
+        return found
+    return replace(item, state=ItemState.PENDING, operation_id="", attempt=item.attempt + 1)
 
 
+TWICE = Spoil(swaps=((campaign_items, "ended", asked_again),))
+UNFROZEN = Spoil(swaps=((journal, "holding", lambda *_about: None),))
+UNBRAKED = Spoil(swaps=((orphans, "excess", lambda *_about: ""),))
 MUTANTS = (
-    Mutant("the expiry loop skips bindings", Spoil(swap=(leases, "Walk", _Forgetful))),
-    Mutant("a sweep does not ask what is known", Spoil(swap=(sightings, "_told", lambda *_: {}))),
+    Mutant("the expiry loop skips bindings", Spoil(swaps=((leases, "Walk", _Forgetful),))),
+    Mutant("a sweep does not ask what is known", Spoil(swaps=((sightings, "_told", lambda *_: {}),))),
     Mutant("what an attempt has made is not undone", Spoil("undo=off")),
     Mutant("a clean-up that is due is forgotten", Spoil("cleanup=off")),
-    Mutant("a rotation ends its predecessor at once", Spoil(swap=(succession, "earlier", _at_once))),
-    Mutant("a renewal does not look at max_ttl", Spoil(swap=(renew, "renewal_target", _endless))),
-    Mutant("a sweep does not look at freezes", Spoil(swap=(sweeping, "scene", _unfrozen))),
-    Mutant("operations do not look at freezes", Spoil(swap=(journal, "holding", lambda *_about: None))),
-    Mutant("a campaign forgets its request id", Spoil(swap=(campaigns, "update_of", _nameless))),
+    Mutant("a rotation ends its predecessor at once", Spoil(swaps=((succession, "earlier", _at_once),))),
+    Mutant("a renewal does not look at max_ttl", Spoil(swaps=((renew, "renewal_target", _endless),))),
+    Mutant("a sweep does not look at freezes", Spoil(swaps=((sweeping, "scene", _unfrozen),))),
+    Mutant("operations do not look at freezes", UNFROZEN),
+    Mutant("a campaign asks again for what has failed", TWICE),
     Mutant("a sweep has no grace", Spoil(catalog="hasty")),
-    Mutant("there is no brake", Spoil(swap=(orphans, "excess", lambda *_about: ""))),
+    Mutant("there is no brake", UNBRAKED),
     Mutant("what was interrupted is not settled", Spoil("settle=off")),
 )

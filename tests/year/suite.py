@@ -1,6 +1,7 @@
 """The whole of `verify-year`: batches of stories in several processes, the planted faults, one line of figures.
 
 Guarantee: `clean` is true only if no story went wrong and every planted fault was found. A batch is told again by its seed.
+Limit: which mutants random stories catch is told, and is no part of `clean`: chance decides it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Options(NamedTuple):
     seed: int = 1
     batch: int = 50
     processes: int = 2
+    hunt: int = 0  # stories for each mutant, at most
 
 
 class Batch(NamedTuple):
@@ -126,6 +128,7 @@ class Suite:
         self.figures = Figures()
         self.wrong: list[str] = []
         self.verdicts: list[Verdict] = []
+        self.hunts: list[Hunt] = []
         self._say = say
         self._began = time.monotonic()
 
@@ -142,9 +145,15 @@ class Suite:
         found = sum(verdict.found for verdict in self.verdicts)
         return (
             f"verify-year: runs={self.figures['runs']} days={self.figures['hours'] // 24} {counts} "
-            f"violations={len(self.wrong)} planted={len(self.verdicts)} found={found} "
+            f"violations={len(self.wrong)} planted={len(self.verdicts)} found={found} {self._hunted}"
             f"seconds={time.monotonic() - self._began:.0f}"
         )
+
+    @property
+    def _hunted(self) -> str:
+        if not self.hunts:
+            return ""
+        return f"mutants={len(self.hunts)} caught={sum(bool(one.words) for one in self.hunts)} "
 
     def run(self) -> None:
         """Stories in all processes, then the planted faults."""
@@ -155,10 +164,14 @@ class Suite:
         with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
             jobs = [pool.submit(run_batch, number, min(options.batch, options.runs)) for number in seeds]
             planted = [pool.submit(controls.check_number, number) for number in range(len(controls.CONTROLS))]
+            mutants = range(len(MUTANTS) if options.hunt else 0)
+            hunted = [pool.submit(hunt, mutant, options.seed, options.hunt) for mutant in mutants]
             for job in as_completed(jobs):
                 self._take(job.result())
             for check in planted:
                 self._hear(check.result())
+            for found in hunted:
+                self._catch(found.result())
         for name in sorted(name for name in self.figures if name.startswith("refused")):
             self._say(f"{name}: {self.figures[name]}")
 
@@ -168,6 +181,11 @@ class Suite:
             self.wrong.append(batch.wrong)
             again = f'make verify-year YEAR_ARGS="--seed {batch.seed} --runs {self.options.batch}"'
             self._say(f"{batch.wrong}\nagain: {again}")
+
+    def _catch(self, found: Hunt) -> None:
+        self.hunts.append(found)
+        how = f"found after {found.stories} stories: {found.words}" if found.words else f"not found by {found.stories}"
+        self._say(f"mutant: {found.name}: {how}")
 
     def _hear(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)

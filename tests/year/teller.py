@@ -101,6 +101,7 @@ class Teller:
             case actions.Wait(seconds):
                 await self.house.live(seconds)
                 await self.look()
+                await self.react()
                 self.judge.use_everything()
             case actions.Crash(down):
                 await self.house.crash(down)
@@ -296,6 +297,7 @@ class Teller:
             if not await self._ask_again():
                 break
         await self.look()
+        await self.react()
         await self.do(actions.Use())
         for _ in range(PARTS):
             await self.house.live(quiet / PARTS)
@@ -303,6 +305,7 @@ class Teller:
             await self.look()
             self.judge.use_everything()
         await self._quiet()
+        await self.react()
         await self.do(actions.Use())
         await self.operator.check_campaigns(self.judge, self.ledger.moves)
         self.judge.compare(*await self._at_rest())

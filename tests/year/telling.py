@@ -46,8 +46,7 @@ class Told:
         self._lines = self._stack.enter_context(capture_logs())
         failpoints.arm(spoil.failpoints)
         self._stack.callback(failpoints.arm, "")
-        if spoil.swap is not None:
-            module, name, part = spoil.swap
+        for module, name, part in spoil.swaps:
             self._stack.enter_context(swapped(module, **{name: part}))
         self.told: list[Action] = []
         try:
