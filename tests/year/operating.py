@@ -39,12 +39,11 @@ class Operator:
         admin = self._house.process.admin
         match action:
             case actions.Apply(catalog, policies):
-                self.turns += len(policies)
-                await self._ask(admin.apply_catalog(CALLER, catalog, policies, 0, ACT))
+                moves = sum("=migrate:" in policy for policy in policies)
+                await self._turn(admin.apply_catalog(CALLER, catalog, policies, 0, ACT), moves)
             case actions.Campaign(plan, to):
-                self.turns += 1
                 aim = Aim(service_id=SERVICE, from_plan_id=plan, to_plan_id=to)
-                await self._ask(admin.begin_campaign(CALLER, CampaignWish(aim=aim), ACT))
+                await self._turn(admin.begin_campaign(CALLER, CampaignWish(aim=aim), ACT))
             case actions.Steer(how):
                 await self._steer(how)
             case actions.Retry(instance) if instance in self._newest:
@@ -52,10 +51,15 @@ class Operator:
             case actions.CleanUp(instance) if instance in self._newest:
                 await self._ask(admin.clean_up(CALLER, self._newest[instance].operation_id, ACT))
 
+    async def _turn(self, call: Any, turns: int = 1) -> None:
+        """Ask for what gives campaigns so many turns, unless it is refused; a broker that dies meanwhile may have done it."""
+        crashes = self._house.crashes
+        if await self._ask(call) is not None or self._house.crashes > crashes:
+            self.turns += turns
+
     async def _steer(self, how: actions.Steering) -> None:
-        self.turns += how is actions.Steering.RETRY
         for campaign in (await self._campaigns())[:1]:
-            await self._ask(self._steering(how, campaign.campaign_id))
+            await self._turn(self._steering(how, campaign.campaign_id), how is actions.Steering.RETRY)
 
     def _steering(self, how: actions.Steering, campaign_id: str) -> Any:
         admin = self._house.process.admin

@@ -9,8 +9,9 @@ import pytest
 from tests.year.actions import Action, Bind, Crash, CutAtCommit, Deprovision, Provision, Use, Wait
 from tests.year.controls import CONTROLS, Control, check
 from tests.year.house import DAY, SOUND, Spoil
+from tests.year.mutants import MUTANTS
 from tests.year.shrinking import shortest
-from tests.year.suite import Batch, Options, Suite, run_batch
+from tests.year.suite import Batch, Hunt, Options, Suite, hunt, run_batch
 from tests.year.telling import tell, telling
 from tests.year.virtual import StuckError, YearLoop, pass_time
 
@@ -55,6 +56,13 @@ def test_a_story_that_goes_wrong_is_made_shorter() -> None:
     assert 0 < len(short) <= len(story)
 
 
+def test_random_stories_catch_a_mutant() -> None:
+    found = hunt([mutant.name for mutant in MUTANTS].index("a sweep does not ask what is known"), 500, 50)
+
+    assert "is made unusable" in found.words
+    assert found.stories < 50
+
+
 def test_the_last_line_says_what_was_wrong() -> None:
     suite = Suite(Options(), print)
     suite._take(Batch(3, {"runs": 4, "hours": 48, "operations": 9}, "it went wrong"))
@@ -62,6 +70,15 @@ def test_the_last_line_says_what_was_wrong() -> None:
     assert "runs=4 days=2 operations=9" in suite.summary
     assert "violations=1" in suite.summary
     assert not suite.clean
+    assert "mutants" not in suite.summary
+
+
+def test_the_last_line_says_which_mutants_were_caught() -> None:
+    suite = Suite(Options(hunt=5), print)
+    suite._catch(Hunt("one", "it went wrong", 3))
+    suite._catch(Hunt("other", "", 5))
+
+    assert "mutants=2 caught=1 " in suite.summary
 
 
 def test_a_loop_switched_off_makes_no_round() -> None:
