@@ -193,7 +193,7 @@ async def test_an_existing_database_is_adopted_bound_and_queried(ground: Ground,
 async def test_a_failed_adoption_leaves_the_data(
     ground: Ground, legacy: str, piece: type[SchemaPiece | TakenPiece], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is undone; the last step is the pivot, and what failed there is given back by a deprovision."""
+    """One is undone; the last step is the pivot: what failed there is protected, and given back once somebody says so."""
 
     async def refuse(*_: object) -> Done:
         raise Permanent("not today")
@@ -207,5 +207,9 @@ async def test_a_failed_adoption_leaves_the_data(
     with pytest.raises(FailedPreconditionError) as refused:
         await ground.admin.adopt("t", "else", "svc", "small", {"database": await ground.database()}, "stolen")
     assert refused.value.metadata["cause"] == "OWNED"
+    if piece is TakenPiece:
+        with pytest.raises(FailedPreconditionError, match="DELETION_PROTECTED"):
+            await ground.client.deprovision("crm")
+        await (await ground.client.update("crm", deletion_protected=False, wait=20)).result()
     await (await ground.client.deprovision("crm", wait=20)).result()
     assert await rows(ground, legacy) == 500
