@@ -106,6 +106,25 @@ def test_no_query_of_a_program_with_a_source_fails_over_rotations_and_a_kill(lea
     asyncio.run(with_a_source(leases))
 
 
+async def with_an_end(leases: Leases) -> None:
+    with Process(leases.site) as process:
+        async with leases.client() as client:
+            made, credentials = await bound(client, binding_id="app", ttl=3)
+            assert made.expire_time is not None
+            async with purveyor.CredentialSource(client, "orders", "app") as source, asyncio.timeout(SECONDS):
+                while source.current.expire_time == made.expire_time:
+                    await source.changed()
+                await leases.pass_by(made.expire_time)
+                assert not await leases.refuses(credentials)
+                assert source.unprolonged is None
+            await give_back(client)
+        assert process.send(signal.SIGTERM) == 0
+
+
+def test_a_binding_that_would_end_is_kept_alive_by_who_uses_it(leases: Leases) -> None:
+    asyncio.run(with_an_end(leases))
+
+
 def from_files(folder: Path) -> dict[str, Any]:
     """What an application reads: of one version, by the folder that it opens."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

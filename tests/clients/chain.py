@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purveyor.credentials import Credentials
 from purveyor.errors import FailedPreconditionError, NotFoundError, PurveyorError
@@ -13,7 +13,18 @@ from purveyor.values import Binding, BindingState, Event, EventKind, EventType
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from datetime import datetime
+    from datetime import datetime, timedelta
+
+
+class Handle:
+    """An operation that has ended."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as the real one
+        """What it ended with."""
+        return self._found
 
 
 class ChainedBindings:
@@ -25,6 +36,9 @@ class ChainedBindings:
         self.reads: defaultdict[str, int] = defaultdict(int)
         self.refusals = 0
         self.away: PurveyorError | None = None
+        self.asked: list[tuple[str, str, timedelta | None]] = []
+        self.ends: list[datetime | PurveyorError] = []  # what renewals do, one after the other; then the end stays
+        self.rotation: PurveyorError | None = None
         self.watched = asyncio.Event()
         self.refused_again = asyncio.Event()
         self._streams: list[asyncio.Queue[Event | PurveyorError]] = []
@@ -40,6 +54,8 @@ class ChainedBindings:
         successor: str | None = None,
         password: str | None = None,
         expire_time: datetime | None = None,
+        renew_before: datetime | None = None,
+        create_time: datetime | None = None,
     ) -> None:
         """Make or change a binding, and tell who watches."""
         old = self.records.get(name)
@@ -60,6 +76,8 @@ class ChainedBindings:
             state=state,
             etag=str(version),
             expire_time=expire_time or record.expire_time,
+            renew_before=renew_before or record.renew_before,
+            create_time=create_time or record.create_time,
             successor_binding_id=record.successor_binding_id if successor is None else successor,
         )
         self.records[name] = changed
@@ -67,11 +85,29 @@ class ChainedBindings:
             self.secrets[name] = Credentials({"user": name, "password": password or f"secret of {name}"})
         self._send(self._event(EventType.CHANGED, changed))
 
-    def rotate(self, old: str, new: str) -> None:
+    def turn(self, old: str, new: str) -> None:
         """A successor that works; the predecessor works on."""
         self.put(new, BindingState.BINDING, predecessor=old)
         self.put(old, self.records[old].state, successor=new)
         self.put(new, BindingState.ACTIVE)
+
+    async def renew(self, _instance: str, binding_id: str, *, ttl: timedelta | None = None) -> Any:
+        """The next of `ends`, else nothing moves."""
+        self.asked.append(("renew", binding_id, ttl))
+        end = self.ends.pop(0) if self.ends else None
+        if isinstance(end, PurveyorError):
+            raise end
+        if end is not None:
+            self.put(binding_id, BindingState.ACTIVE, expire_time=end, renew_before=end)
+        return Handle(self.records[binding_id])
+
+    async def rotate(self, _instance: str, binding_id: str) -> Any:
+        """A successor without an end, or `rotation`."""
+        self.asked.append(("rotate", binding_id, None))
+        if self.rotation is not None:
+            raise self.rotation
+        self.turn(binding_id, f"{binding_id}-next")
+        return Handle(None)
 
     def cut(self, failure: PurveyorError) -> None:
         """End every stream."""

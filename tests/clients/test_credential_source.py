@@ -27,10 +27,10 @@ async def test_a_successor_takes_the_place_of_what_it_follows() -> None:
     chain = ChainedBindings("web")
     async with asyncio.timeout(WAIT_SECONDS), aclosing(follow_credentials(chain, "db", "web")) as found:
         first = await anext(found)
-        chain.rotate("web", "web-2")
+        chain.turn("web", "web-2")
         second = await anext(found)
         chain.put("web", BindingState.DELETED)
-        chain.rotate("web-2", "web-3")
+        chain.turn("web-2", "web-3")
         third = await anext(found)
 
     assert [one.binding_id for one in (first, second, third)] == ["web", "web-2", "web-3"]
@@ -39,8 +39,8 @@ async def test_a_successor_takes_the_place_of_what_it_follows() -> None:
 
 async def test_the_newest_of_a_chain_is_the_first_that_is_told() -> None:
     chain = ChainedBindings("web")
-    chain.rotate("web", "web-2")
-    chain.rotate("web-2", "web-3")
+    chain.turn("web", "web-2")
+    chain.turn("web-2", "web-3")
     chain.put("web", BindingState.DELETED)
     async with asyncio.timeout(WAIT_SECONDS), aclosing(follow_credentials(chain, "db", "web")) as found:
         assert (await anext(found)).binding_id == "web-3"
@@ -54,7 +54,7 @@ async def test_a_successor_that_does_not_work_is_not_told() -> None:
         chain.put("web", BindingState.ACTIVE, successor="web-2")
         chain.put("web-2", BindingState.FAILED)
         chain.put("web", BindingState.ACTIVE, successor="")
-        chain.rotate("web", "web-3")
+        chain.turn("web", "web-3")
         assert (await anext(found)).binding_id == "web-3"
 
 
@@ -92,7 +92,7 @@ async def test_what_happened_while_the_stream_was_cut_is_told_after_it() -> None
         await anext(found)
         chain.cut(AWAY)
         chain.cut(errors.EventsLostError("compacted"))
-        chain.rotate("web", "web-2")
+        chain.turn("web", "web-2")
         assert (await anext(found)).binding_id == "web-2"
 
     assert missed[0] is AWAY
@@ -114,7 +114,7 @@ async def test_when_the_successor_is_taken_away_its_predecessor_is_used_while_it
     chain = ChainedBindings("web")
     async with asyncio.timeout(WAIT_SECONDS), aclosing(follow_credentials(chain, "db", "web")) as found:
         await anext(found)
-        chain.rotate("web", "web-2")
+        chain.turn("web", "web-2")
         await anext(found)
         chain.put("web-2", BindingState.UNBINDING)
         assert (await anext(found)).binding_id == "web"
@@ -130,7 +130,7 @@ async def test_a_source_holds_the_newest_and_tells_its_changes() -> None:
     async with asyncio.timeout(WAIT_SECONDS), CredentialSource(chain, "db", "web") as source:
         assert source.current.binding_id == "web"
         changed = asyncio.ensure_future(source.changed())
-        chain.rotate("web", "web-2")
+        chain.turn("web", "web-2")
         assert (await changed).binding_id == source.current.binding_id == "web-2"
 
 
@@ -143,7 +143,7 @@ async def test_a_source_keeps_what_it_has_while_the_broker_is_away() -> None:
         await chain.refused_again.wait()
         assert source.current.binding_id == "web"
         chain.away = None
-        chain.rotate("web", "web-2")
+        chain.turn("web", "web-2")
         assert (await changed).binding_id == "web-2"
         assert source.missed is None
 

@@ -89,7 +89,7 @@ async def test_the_folder_follows_rotations(root: Path) -> None:
     async with kept(recorder, root):
         await recorder.news.get()
         assert password(root) == "secret of web"
-        recorder.chain.rotate("web", "web-2")
+        recorder.chain.turn("web", "web-2")
         await recorder.news.get()
         assert password(root) == "secret of web-2"
         assert (root / "web" / "type").read_text() == "postgresql"
@@ -103,7 +103,7 @@ async def test_who_uses_it_is_told_after_a_change_and_not_at_a_restart_without_o
     chain = ChainedBindings("web")
     async with kept(first := Recorder(chain), root, react):
         await first.news.get()
-        chain.rotate("web", "web-2")
+        chain.turn("web", "web-2")
         await first.news.get()
         chain.put("web-2", BindingState.ACTIVE, password="third")
         await first.news.get()  # the command has run before the next change is taken
@@ -126,7 +126,7 @@ async def test_a_signal_reaches_the_process_of_the_pid_file(root: Path, tmp_path
         async with kept(recorder, root, reaction("", "usr1", str(pid_file))):
             await recorder.news.get()
             assert not told.is_set()
-            recorder.chain.rotate("web", "web-2")
+            recorder.chain.turn("web", "web-2")
             await told.wait()
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
@@ -163,7 +163,7 @@ async def test_it_goes_on_while_the_broker_is_away_and_while_it_refuses(root: Pa
         assert "no [PERMISSION_DENIED]" in await recorder.news.get()
         assert password(root) == "secret of web"
         recorder.chain.away = None
-        recorder.chain.rotate("web", "web-2")
+        recorder.chain.turn("web", "web-2")
         while await recorder.news.get() != "line":
             pass
         assert password(root) == "secret of web-2"

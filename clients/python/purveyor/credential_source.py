@@ -3,6 +3,7 @@
 Guarantee: once it is entered, `current` is the newest working binding of the chain that the broker was last heard to have. It is
 kept up by a task of its own, which outlives restarts and absences of the broker; whoever opens connections with `current` each
 time needs to know nothing of rotations.
+A binding whose time ends is renewed in time, else rotated (see `lifeline`).
 Limit: belongs to one event loop. Connections that are open already are their owner's: `changed()` says when to make new ones, and
 predecessors work for the plan's overlap.
 """
@@ -11,28 +12,46 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from purveyor import encode
 from purveyor.errors import UnavailableError
+from purveyor.lifeline import Lifeline
 from purveyor.live import follow_credentials
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from purveyor.errors import PurveyorError
+    from purveyor.lifeline import Prolongs
     from purveyor.live import Reads
     from purveyor.values import ActiveBinding, Seconds
+
+
+if TYPE_CHECKING:
+
+    class Follows(Reads, Prolongs, Protocol):
+        """What is asked of a client."""
 
 
 class CredentialSource:
     """`async with CredentialSource(client, "db", "web") as source: connect(source.current.credentials["uri"])`
 
-    `first_within`: seconds to wait for the first credentials when it is entered.
+    `first_within`: seconds to wait for the first credentials when it is entered. `keep_alive`: ask for a later end, else for a
+    successor, before the end comes; without it the binding is only followed.
     """
 
-    def __init__(self, client: Reads, instance_id: str, binding_id: str, *, first_within: Seconds = 30.0) -> None:
+    def __init__(
+        self,
+        client: Follows,
+        instance_id: str,
+        binding_id: str,
+        *,
+        first_within: Seconds = 30.0,
+        keep_alive: bool = True,
+    ) -> None:
         self._client = client
+        self._lifeline = Lifeline(client, self._fail) if keep_alive else None
         self._names = (instance_id, binding_id)
         self._first_within = encode.seconds("first_within", first_within) or 0.0
         self._current: ActiveBinding | None = None
@@ -40,6 +59,9 @@ class CredentialSource:
         self._task: asyncio.Task[None] | None = None
         self.missed: PurveyorError | None = None
         """Why the broker is not heard at present; None while it is."""
+        self.unprolonged: PurveyorError | None = None
+        """Why the last attempt to keep the binding alive did not help; None when it did."""
+        self._keeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Raises what `follow_credentials` raises, and UnavailableError after `first_within` seconds."""
@@ -47,6 +69,8 @@ class CredentialSource:
             raise RuntimeError("the source is entered already")
         self._next = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._follow(), name="purveyor credential source")
+        if self._lifeline is not None:
+            self._keeping = asyncio.create_task(self._lifeline.run(), name="purveyor credential source: lifeline")
         try:
             async with asyncio.timeout(self._first_within):
                 await self.changed()
@@ -94,17 +118,24 @@ class CredentialSource:
     def _miss(self, failure: PurveyorError) -> None:
         self.missed = failure
 
+    def _fail(self, failure: PurveyorError | None) -> None:
+        self.unprolonged = failure
+
     def _tell(self, live: ActiveBinding) -> None:
+        if self._lifeline is not None:
+            self._lifeline.hold(live)
         told, self._current = self._next, live
         self._next = asyncio.get_running_loop().create_future()
         if told is not None:
             told.set_result(live)
 
     async def _end(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
+        running = {task for task in (self._task, self._keeping) if task is not None}
+        self._task = self._keeping = None
+        for task in running:
             task.cancel()
-            await asyncio.wait({task})
+        if running:
+            await asyncio.wait(running)
         self._current = self._next = None
 
 

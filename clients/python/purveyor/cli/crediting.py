@@ -49,6 +49,13 @@ Type = Annotated[str, typer.Option(metavar="TYPE", help="Of files: the entry `ty
 Provider = Annotated[str, typer.Option(metavar="PROVIDER", help="Of files: the entry `provider`.")]
 OnChange = Annotated[str, typer.Option(metavar="COMMAND", help="With --watch: run after a change.", show_default=False)]
 Signal = Annotated[str, typer.Option(metavar="SIGNAL", help="With --watch: send after a change.", show_default=False)]
+KeepAlive = Annotated[
+    bool,
+    typer.Option(
+        "--keep-alive/--follow-only",
+        help="With --watch: renew or rotate the binding before its end, or leave that to others.",
+    ),
+]
 PidFile = Annotated[
     str, typer.Option(metavar="FILE", help="With --signal: the number of the process.", show_default=False)
 ]
@@ -73,6 +80,7 @@ async def credentials(
     on_change: OnChange = "",
     signal: Signal = "",
     pid_file: PidFile = "",
+    keep_alive: KeepAlive = True,  # noqa: FBT002 - an option
 ) -> None:
     """The credentials of a binding, in the clear: shown, or as files of a service binding (--binding-root, --watch)."""
     _check(session, watch, binding_root, env=env, reacts=bool(on_change or signal or pid_file))
@@ -81,7 +89,7 @@ async def credentials(
 
         place = sidecar.Place(watch, projection.folder_name(binding_name or binding_id), type, provider)
         react = sidecar.reaction(on_change, signal, pid_file)
-        await sidecar.run(session, instance_id, binding_id, place, react)
+        await sidecar.run(session, instance_id, binding_id, place, react, keep_alive=keep_alive)
         return
     async with session.client() as client:
         if binding_root is not None:

@@ -22,6 +22,7 @@ import typer
 
 from purveyor.cli import bindingroot, projection
 from purveyor.errors import PermissionDeniedError, PurveyorError
+from purveyor.lifeline import Lifeline
 from purveyor.live import LONGEST_REST_SECONDS, follow_credentials, mends_itself
 
 if TYPE_CHECKING:
@@ -70,19 +71,31 @@ def _signal(name: str) -> signal.Signals:
     raise typer.BadParameter(f"{name!r} is no signal; mostly HUP or USR1", param_hint="--signal")
 
 
-async def run(session: Session, instance_id: str, binding_id: str, place: Place, react: Reaction) -> None:
-    """Keep the folder up to date until the chain ends or the process is told to stop."""
+async def run(
+    session: Session, instance_id: str, binding_id: str, place: Place, react: Reaction, *, keep_alive: bool = True
+) -> None:
+    """Keep the folder up to date until the chain ends or the process is told to stop; `keep_alive`: see `lifeline`."""
     owner = {"tenant": session.tenant, "instance": instance_id, "binding": binding_id}
     async with session.client() as client:
         keeper = _Keeper(session, client, place, owner, react)
-        while True:
-            try:
-                await keeper.follow(instance_id, binding_id)
-            except PermissionDeniedError as failure:
-                if not keeper.written:
-                    raise
-                keeper.miss(failure)
-                await asyncio.sleep(LONGEST_REST_SECONDS)
+        beside = asyncio.ensure_future(keeper.lifeline.run()) if keep_alive else None
+        try:
+            await _follow(keeper, instance_id, binding_id)
+        finally:
+            if beside is not None:
+                beside.cancel()
+                await asyncio.wait({beside})
+
+
+async def _follow(keeper: _Keeper, instance_id: str, binding_id: str) -> None:
+    while True:
+        try:
+            await keeper.follow(instance_id, binding_id)
+        except PermissionDeniedError as failure:
+            if not keeper.written:
+                raise
+            keeper.miss(failure)
+            await asyncio.sleep(LONGEST_REST_SECONDS)
 
 
 class _Keeper:
@@ -95,6 +108,7 @@ class _Keeper:
         self._owner = owner
         self._react = react
         self._missing = ""
+        self.lifeline = Lifeline(client, self._prolonged)
         self.written = False
 
     def miss(self, failure: PurveyorError) -> None:
@@ -103,11 +117,16 @@ class _Keeper:
             self._session.say(f"the broker is away, going on with what there is: {failure}")
         self._missing = failure.name
 
+    def _prolonged(self, failure: PurveyorError | None) -> None:
+        if failure is not None:
+            self._session.say(f"the binding could not be kept alive, trying again: {failure}")
+
     async def follow(self, instance_id: str, binding_id: str) -> None:
         """Write each change. Raises what `follow_credentials` raises."""
         async with aclosing(follow_credentials(self._client, instance_id, binding_id, self.miss)) as found:
             async for live in found:
                 self._missing = ""
+                self.lifeline.hold(live)
                 await self._take(live)
 
     async def _take(self, live: ActiveBinding) -> None:
