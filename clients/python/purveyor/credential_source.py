@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from purveyor.live import Reads
     from purveyor.values import ActiveBinding, Seconds
 
-
-if TYPE_CHECKING:
-
     class Follows(Reads, Prolongs, Protocol):
         """What is asked of a client."""
 

@@ -67,7 +67,7 @@ def judge(aim: Aim, to_version: str, instance: Instance | None, uid: str) -> Ver
         return Verdict(ItemState.PENDING, code, text)
     if why := why_left_alone(instance):
         return Verdict(ItemState.SKIPPED, LEFT_ALONE, why[:MAX_PROBLEM])
-    present = instance.applied or instance.desired
+    present = instance.present
     if aim.to_plan_id and present.plan_id == aim.to_plan_id:
         return Verdict(ItemState.SKIPPED, ALREADY_THERE, f"its plan is {aim.to_plan_id!r} already")
     if present.plan_id != aim.from_plan_id:

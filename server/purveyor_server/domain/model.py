@@ -137,6 +137,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     deleted_at: datetime | None = None
 
+    @property
+    def present(self) -> Settings:
+        """What it is to be taken as: the settings that are applied; before there are any, those of its creation."""
+        return self.applied or self.desired
+
 
 class ExpiryChange(msgspec.Struct, frozen=True):
     """What a RENEW does to its binding: the end to reach, the end to go back to (None: no end), and what else follows the end."""

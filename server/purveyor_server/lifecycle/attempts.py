@@ -24,7 +24,6 @@ from purveyor_server.lifecycle.plans import KnownPlan, PlanBook
 from purveyor_server.lifecycle.ports import LifecycleSettings
 from purveyor_server.lifecycle.running import replay
 from purveyor_server.lifecycle.unbind import UnbindAsk, decide_unbind
-from purveyor_server.lifecycle.update import base_of
 from purveyor_server.store.contract import Decision, Situation, Writes
 
 
@@ -164,9 +163,7 @@ def _bind(situation: Situation, ask: RetryAsk, instance: Instance, binding: Bind
     if rule_bind(of_instance, row, same=True) is not Ruling.FRESH_ATTEMPT:
         raise _in_the_way(ask, situation, kept=row is BindingRow.FAILED_KEPT)
     _check_no_secrets(ask, binding.sealed)
-    operation = begin(
-        ask.order, situation, plan, instance_uid=instance.uid, binding_uid=ask.uid, want=base_of(instance)
-    )
+    operation = begin(ask.order, situation, plan, instance_uid=instance.uid, binding_uid=ask.uid, want=instance.present)
     buried = touch(binding, situation.now, state=BindingState.DELETED, deleted_at=situation.now)
     shift = situation.now - binding.created_at  # a lease is counted from the attempt that makes it
     anew = replace(
@@ -206,7 +203,7 @@ def _update(situation: Situation, ask: RetryAsk, instance: Instance, _binding: B
         return _forward(situation, ask, instance, plan)
     if rule(row_of(instance, situation.operations), Ask.UPDATE_OTHER) is not Ruling.ACCEPT:
         raise _busy(failed, situation)
-    base = base_of(instance)
+    base = instance.present
     operation = begin(ask.order, situation, plan, instance_uid=instance.uid, want=failed.want, was=base)
     going = {"state": InstanceState.UPDATING, "desired": failed.want, "in_flight": failed.want}
     again = touch(instance, situation.now, last_operation=operation.operation_id, **going)

@@ -97,7 +97,7 @@ async def _prepared(parts: Parts, scope: Scope, ask: BindAsk) -> BindAsk:
     instance = await parts.store.instance(scope, ask.request.tenant, ask.request.instance_id)
     if instance is None:
         return ask
-    digest = _plan_of(instance)
+    digest = instance.present.plan
     parts.book.refresh(digest)
     plan = parts.book.get(digest)
     try:
@@ -109,10 +109,6 @@ async def _prepared(parts: Parts, scope: Scope, ask: BindAsk) -> BindAsk:
     except PurveyorError as error:
         return msgspec.structs.replace(ask, plan=plan, refused=error)
     return msgspec.structs.replace(ask, plan=plan, veiled=veiled)
-
-
-def _plan_of(instance: Instance) -> str:
-    return (instance.applied or instance.desired).plan
 
 
 def decide_bind(situation: Situation, ask: BindAsk) -> Decision:
@@ -129,7 +125,7 @@ def decide_bind(situation: Situation, ask: BindAsk) -> Decision:
         request = ask.request
         named = request.binding_id if ruling is not Ruling.NOT_FOUND else ""
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings, named)
-    if ask.plan is None or ask.plan.snapshot.digest != _plan_of(instance):
+    if ask.plan is None or ask.plan.snapshot.digest != instance.present.plan:
         raise unprepared()
     check_bindable(ask.plan, ask.request.ttl)
     if ask.refused is not None:
@@ -162,7 +158,7 @@ def _accepted(
     situation: Situation, ask: BindAsk, instance: Instance, plan: KnownPlan, failed: Binding | None
 ) -> Decision:
     now, request = situation.now, ask.request
-    applied = instance.applied or instance.desired
+    applied = instance.present
     operation = begin(ask.order, situation, plan, instance_uid=instance.uid, binding_uid=ask.uid, want=applied)
     terms = first_terms(plan.lease, ask.uid, now, request.ttl, rotatable=plan.rotatable)
     binding = Binding(

@@ -188,6 +188,6 @@ def _child(situation: Situation, ask: DeprovisionAsk, instance: Instance, bindin
         ask.order, operation_id=new_id(), verb=Verb.UNBIND, binding_id=binding.binding_id, request=None
     )
     plan: KnownPlan = ask.book.get(binding.plan)
-    applied: Settings = instance.applied or instance.desired
+    applied: Settings = instance.present
     removal = remove_binding(situation, order, plan, binding, applied, parent=ask.order.operation_id)
     return _Children((removal.binding,), removal.operations, (order.operation_id,))

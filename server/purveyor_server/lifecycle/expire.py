@@ -70,7 +70,7 @@ def _decide(parts: Parts, situation: Situation, lapse: Lapse, order: Order) -> D
         marks = (binding,)
     if not lapse.revoke or instance.state is InstanceState.DEPROVISIONING:
         return Decision(Writes(bindings=marks), instance=instance, binding=binding)
-    applied = instance.applied or instance.desired
+    applied = instance.present
     removal = remove_binding(situation, order, parts.book.get(binding.plan), binding, applied)
     writes = Writes(bindings=(*marks, removal.binding), operations=removal.operations)
     return Decision(writes, removal.operations[0], instance, removal.binding)

@@ -83,7 +83,7 @@ def _refused(page: Iterable[Instance], key: PlanKey, was: Offer, offer: Offer) -
 
 def _settings(instance: Instance, key: PlanKey) -> list[Settings]:
     """What it has, and what it is on its way to, of this plan."""
-    kept = (instance.applied or instance.desired, instance.in_flight)
+    kept = (instance.present, instance.in_flight)
     return [s for s in kept if s is not None and (s.service_id, s.plan_id) == (key.service_id, key.plan_id)]
 
 

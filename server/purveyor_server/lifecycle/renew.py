@@ -117,7 +117,7 @@ def _running(situation: Situation, binding: Binding) -> Operation | None:
 def _accepted(situation: Situation, ask: RenewAsk, about: tuple[Instance, Binding, KnownPlan], new: Terms) -> Decision:
     instance, binding, plan = about
     assert new.expires_at is not None
-    applied = instance.applied or instance.desired
+    applied = instance.present
     now_promised = msgspec.structs.asdict(new)
     if plan.contract is not None and not plan.ends_by_itself:
         operation = finished(ask.order, situation, plan, instance.uid, applied, binding.uid)

@@ -81,7 +81,7 @@ def decide_repair(situation: Situation, ask: RepairAsk) -> Decision:
     if ruling is not Ruling.ACCEPT:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings)
     check_capacity(situation.backlog, ask.settings)
-    applied = instance.applied or instance.desired
+    applied = instance.present
     operation = begin(ask.order, situation, ask.book.get(applied.plan), instance_uid=instance.uid, want=applied)
     changed = touch(
         instance,

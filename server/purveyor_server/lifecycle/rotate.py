@@ -122,7 +122,7 @@ async def _prepared(parts: Parts, scope: Scope, ask: RotateAsk) -> RotateAsk:
     old = await parts.store.binding(scope, request.tenant, request.instance_id, request.binding_id)
     if instance is None or old is None:
         return ask
-    digest = _plan_of(instance)
+    digest = instance.present.plan
     parts.book.refresh(digest)
     ready = replace(ask, plan=parts.book.get(digest), old=old.uid)
     try:
@@ -144,10 +144,6 @@ def _check_parameters(parts: Parts, plan: KnownPlan | None, veiled: Veiled) -> N
         return
     secrets = {place: veiled.clear[column] for place, column in veiled.columns.items()}
     for_bind(offer, put_back(veiled.shown, secrets))
-
-
-def _plan_of(instance: Instance) -> str:
-    return (instance.applied or instance.desired).plan
 
 
 async def _with_operation(parts: Parts, scope: Scope, decision: Decision) -> Decision:
@@ -172,7 +168,7 @@ def decide_rotate(situation: Situation, ask: RotateAsk) -> Decision:
         return _same(situation, ask, old, successor)
     if ruling is Ruling.IN_PROGRESS:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings, request.binding_id)
-    if ask.plan is None or ask.plan.snapshot.digest != _plan_of(instance) or ask.old != old.uid:
+    if ask.plan is None or ask.plan.snapshot.digest != instance.present.plan or ask.old != old.uid:
         raise unprepared()
     check_bindable(ask.plan, request.ttl)
     _check_rotatable(ask, (instance, old, ask.plan), situation.bindings)
@@ -239,7 +235,7 @@ def _accepted(
     situation: Situation, ask: RotateAsk, about: tuple[Instance, Binding, KnownPlan], failed: tuple[Binding, ...]
 ) -> Decision:
     instance, old, plan = about
-    applied = instance.applied or instance.desired
+    applied = instance.present
     operation = begin(ask.order, situation, plan, instance_uid=instance.uid, binding_uid=ask.uid, want=applied)
     overlap = plan.lease.overlap if ask.request.overlap is None else ask.request.overlap
     succession = Succession(old.uid, min(overlap, ask.settings.max_overlap), plan.ends_by_itself, old.rotate_at)
@@ -261,7 +257,7 @@ def _successor_of(
     situation: Situation, ask: RotateAsk, about: tuple[Instance, Binding, KnownPlan], operation: Operation
 ) -> Binding:
     instance, old, plan = about
-    now, applied = situation.now, instance.applied or instance.desired
+    now, applied = situation.now, instance.present
     terms = first_terms(plan.lease, ask.uid, now, _ttl(ask, plan, old), rotatable=plan.rotatable)
     return Binding(
         uid=ask.uid,

@@ -93,7 +93,7 @@ def decide_unbind(situation: Situation, ask: UnbindAsk) -> Decision:
         return Decision(operation=_running(situation, binding), instance=instance, binding=binding, replayed=True)
     if ruling not in NEW:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings, request.binding_id)
-    applied = instance.applied or instance.desired
+    applied = instance.present
     removal = remove_binding(situation, ask.order, ask.book.get(binding.plan), binding, applied)
     writes = Writes(bindings=(removal.binding,), operations=removal.operations)
     return Decision(writes, removal.operations[0], instance, removal.binding)

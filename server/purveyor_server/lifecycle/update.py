@@ -116,7 +116,7 @@ async def _prepared(parts: Parts, scope: Scope, ask: UpdateAsk) -> UpdateAsk:
     instance = await parts.store.instance(scope, ask.request.tenant, ask.request.instance_id)
     if instance is None:
         return ask
-    present = base_of(instance)
+    present = instance.present
     parts.book.refresh(present.plan)
     ask = msgspec.structs.replace(ask, seen=parts.book.get(present.plan), seen_uid=instance.uid)
     try:
@@ -130,11 +130,6 @@ async def _prepared(parts: Parts, scope: Scope, ask: UpdateAsk) -> UpdateAsk:
         return msgspec.structs.replace(ask, target=target, veiled=veiled)
     except PurveyorError as error:
         return msgspec.structs.replace(ask, refused=error)
-
-
-def base_of(instance: Instance) -> Settings:
-    """What an update starts from."""
-    return instance.applied or instance.desired
 
 
 def _check_context(parts: Parts, ask: UpdateAsk, present: Settings) -> None:
@@ -211,7 +206,7 @@ def decide_update(situation: Situation, ask: UpdateAsk) -> Decision:
         raise refusal(ruling, situation, request.tenant, request.instance_id, ask.settings)
     if ask.itself and (why := why_left_alone(instance)):
         raise left_alone(request.instance_id, why)
-    if ask.seen is None or ask.seen.snapshot.digest != base_of(instance).plan:
+    if ask.seen is None or ask.seen.snapshot.digest != instance.present.plan:
         raise unprepared()
     if ask.veiled.columns and ask.seen_uid != instance.uid:
         raise unprepared()
@@ -233,7 +228,7 @@ def _wanted(ask: UpdateAsk, instance: Instance) -> Settings | None:
     """The settings that the update leads to; None when it does not concern them, or was refused."""
     if ask.target is None:
         return None
-    sent, base = (ask.request.parameters or {}) | ask.veiled.shown, base_of(instance)
+    sent, base = (ask.request.parameters or {}) | ask.veiled.shown, instance.present
     parameters = for_update(ask.target.offer, base.parameters, sent)
     return settings_of(ask.target.plan.snapshot, parameters, merged(base.sealed, sent, ask.veiled.columns))
 
@@ -257,12 +252,12 @@ def _record_alone(situation: Situation, ask: UpdateAsk, instance: Instance, plan
     """Nothing for a provider to do: what differs of the record is written, and the operation is over."""
     changes = _record_changes(ask, instance)
     last = situation.last_operation
-    if not changes and instance.desired == base_of(instance) and last is not None and _succeeded(last):
+    if not changes and instance.desired == instance.present and last is not None and _succeeded(last):
         return Decision(operation=last, instance=instance, replayed=True)
     if instance.state is InstanceState.READY:
-        changes["desired"] = base_of(instance)  # the wish of a failed update is given up
+        changes["desired"] = instance.present  # the wish of a failed update is given up
         changes["last_operation"] = ask.order.operation_id
-    operation = finished(ask.order, situation, plan, instance.uid, base_of(instance))
+    operation = finished(ask.order, situation, plan, instance.uid, instance.present)
     changed = touch(instance, situation.now, **changes)
     return Decision(Writes(instances=(changed,), operations=(operation,)), operation, changed)
 
@@ -275,14 +270,14 @@ def _accepted(situation: Situation, ask: UpdateAsk, instance: Instance, wanted: 
     assert ask.target is not None, "settings are wanted, so there is a target"
     check_json(wanted.parameters, "parameters")
     plan = PlanKey(wanted.service_id, wanted.plan_id)
-    present = base_of(instance)
+    present = instance.present
     if wanted.plan != present.plan:
         check_kept(ask.target.offer, wanted.parameters, wanted.sealed)
     if plan != PlanKey(present.service_id, present.plan_id):
         check_moved_instance(ask.settings.quotas, situation.usage, instance.tenant, plan)
     check_capacity(situation.backlog, ask.settings)
     operation = begin(
-        ask.order, situation, ask.target.plan, instance_uid=instance.uid, want=wanted, was=base_of(instance)
+        ask.order, situation, ask.target.plan, instance_uid=instance.uid, want=wanted, was=instance.present
     )
     changed = touch(
         instance,

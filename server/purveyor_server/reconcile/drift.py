@@ -61,6 +61,6 @@ class DriftLoop:
 
     async def _provider(self, instance: Instance) -> str | None:
         """The name of its provider; None for a plan that is not known."""
-        settings = instance.applied or instance.desired
+        settings = instance.present
         plan = await self._parts.store.plan(settings.plan)
         return None if plan is None else plan.provider.name

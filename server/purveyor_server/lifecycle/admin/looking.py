@@ -113,7 +113,7 @@ async def list_drift(parts: AdminParts, caller: Caller, page_size: int, page_tok
 
 async def known_of(parts: AdminParts, instance: Instance, bindings: tuple[Binding, ...]) -> tuple[ProviderRef, Known]:
     """An instance as its provider is asked about it. Raises MissingPlanError, SealError."""
-    applied = instance.applied or instance.desired
+    applied = instance.present
     plan = await parts.store.plan(applied.plan)
     if plan is None:
         raise MissingPlanError(applied.plan)

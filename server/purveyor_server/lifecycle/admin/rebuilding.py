@@ -110,7 +110,7 @@ async def _missing(parts: AdminParts, whole: dict[str, set[str]]) -> AsyncIterat
     after, providers_of = "", dict[str, str]()
     while page := await parts.store.every_instance(Page(PAGE, after)):
         for instance in page:
-            settings = instance.applied or instance.desired
+            settings = instance.present
             if settings.plan not in providers_of:
                 plan = await parts.store.plan(settings.plan)
                 providers_of[settings.plan] = plan.provider.name if plan is not None else ""

@@ -14,7 +14,7 @@ from purveyor_server.store.observing import Drifted
 def encode_drifted(found: Drifted) -> pb.DriftReport:
     """What the looks have come to."""
     instance, seen = found.instance, found.observation
-    settings = instance.applied or instance.desired
+    settings = instance.present
     return pb.DriftReport(
         tenant=instance.tenant,
         instance_id=instance.instance_id,

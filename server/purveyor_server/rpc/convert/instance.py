@@ -21,7 +21,7 @@ _PROTOCOLS = {
 
 def encode_instance(instance: Instance, last: operation_pb2.Operation | None = None) -> instance_pb2.Instance:
     """An instance. `last` is its newest operation; without it the field carries only that operation's id."""
-    settings = instance.applied or instance.desired
+    settings = instance.present
     # The same parameters stand in up to four places; a copy of a Struct costs a fraction of building it.
     parameters = to_struct(settings.parameters) if settings.parameters else None
     message = instance_pb2.Instance(

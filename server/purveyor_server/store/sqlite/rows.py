@@ -77,7 +77,7 @@ def subject_of(operation: Operation) -> str:
 
 def instance_row(record: Instance, body: bytes) -> Row:
     """In the order of `put_instance`."""
-    shown = record.applied or record.desired
+    shown = record.present
     counted = record.in_flight or shown
     return (
         record.uid,
